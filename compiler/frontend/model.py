@@ -1,0 +1,116 @@
+"""`SpeechModel` and its `Site`s: what every later room knows of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bitvox.compiler.frontend.processor import Processor
+
+Operator = Literal["linear", "conv1d"]
+Role = Literal["input_conv", "conv", "positional_conv", "linear", "head"]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Stride, zero padding (both sides), dilation and channel groups of a Conv1d, in samples of its input."""
+
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight that can be quantised.
+
+    Attributes:
+        name: Module path in the prepared module, e.g. `wav2vec2.encoder.layers.0.attention.q_proj`.
+        operator: `linear` (weight [N, K]) or `conv1d` (weight [N, C_in / groups, kernel]).
+        shape: Shape of the weight, output channels first.
+        role: What the site does in the network; policies speak of roles.
+        share_group: Sites with the same share group must have the same width (q/k/v read one input).
+        has_bias: Whether the operator adds a bias [N].
+        conv: Geometry, for `conv1d` only.
+    """
+
+    name: str
+    operator: Operator
+    shape: tuple[int, ...]
+    role: Role
+    share_group: str
+    has_bias: bool
+    conv: ConvGeometry | None = None
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, without the bias."""
+        return math.prod(self.shape)
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels N."""
+        return self.shape[0]
+
+
+@dataclass(frozen=True)
+class SpeechModel:
+    """A checkpoint, prepared for quantisation.
+
+    Attributes:
+        source: The name it was asked for by.
+        fingerprint: SHA-256 over the checkpoint's configuration and tensors; keys every cached result.
+        architecture: Class name of the checkpoint, e.g. `Wav2Vec2ForCTC`.
+        family: `ctc` (later also `encoder-decoder`, `classifier`).
+        module: Prepared float32 module in eval mode: samples [B, T] in, logits [B, frames, vocabulary] out.
+        processor: Feature normalisation and decoding, free of torch.
+        sites: Every weight that can be quantised, in execution order.
+        licence: Licence named by the checkpoint's card, or `unknown`.
+    """
+
+    source: str
+    fingerprint: str
+    architecture: str
+    family: Literal["ctc"]
+    module: torch.nn.Module
+    processor: Processor
+    sites: tuple[Site, ...]
+    licence: str
+
+    def site(self, name: str) -> Site:
+        """The site of that name; KeyError if there is none."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise KeyError(name)
+
+    def site_module(self, site: Site) -> torch.nn.Linear | torch.nn.Conv1d:
+        """The torch module that holds the site's weight."""
+        module = self.module.get_submodule(site.name)
+        assert isinstance(module, torch.nn.Linear | torch.nn.Conv1d)
+        return module
+
+    def share_groups(self) -> Iterator[tuple[Site, ...]]:
+        """Sites that must share a width, group by group, in execution order."""
+        groups: dict[str, list[Site]] = {}
+        for site in self.sites:
+            groups.setdefault(site.share_group, []).append(site)
+        return (tuple(group) for group in groups.values())
+
+    @torch.inference_mode()
+    def logits(self, samples: FloatArray) -> FloatArray:
+        """Full-precision logits [frames, vocabulary] of one clip of samples [T] at the model's rate."""
+        features = self.processor.features(samples)
+        return self.module(torch.from_numpy(features)[None])[0].numpy()
+
+    def transcribe(self, samples: FloatArray) -> str:
+        """Greedy transcript of one clip of samples [T] at the model's rate."""
+        return self.processor.decode(self.logits(samples))

@@ -1,0 +1,113 @@
+"""`QuantPlan`: the decision, apart from any weight. Frozen dataclasses inside, JSON at the file boundary.
+
+Every number in it is a scalar that a person can read and edit; packing reproduces the codes from the plan and the
+checkpoint alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+Activations = Literal["static", "dynamic", "float"]
+Granularity = Literal["tensor", "channel"]
+Rounding = Literal["nearest"]
+
+WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Range:
+    """Interval of an activation, mapped on the 256 codes of an asymmetric unsigned 8-bit grid.
+
+    The textbook form scale = (high - low) / 255, not the (high - low) / 2^(b-1) printed in the paper, which
+    leaves half of the codes unused.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def scale(self) -> float:
+        """Step of the grid; the interval is widened to contain zero, so that zero is exact."""
+        return max((max(self.high, 0.0) - min(self.low, 0.0)) / 255.0, 1e-12)
+
+    @property
+    def zero_point(self) -> int:
+        """Code of the value zero."""
+        return max(0, min(255, round(-min(self.low, 0.0) / self.scale)))
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """What is decided for one site.
+
+    Attributes:
+        site: Name of the site.
+        bits: Width of a weight, 2 to 8; None keeps full precision (stored as float16).
+        granularity: One weight scale per tensor or per output channel.
+        activations: `static` (8-bit, calibrated range), `dynamic` (8-bit, range of each call) or `float`.
+        rounding: How weights are rounded to codes.
+        clip: Step = clip * max|W| / (2^(bits-1) - 0.5), the maximum over the tensor or the channel.
+        input_range: Calibrated range of the input, for `static`.
+        output_range: Calibrated range of the output, for a `static` conv1d (its integer kernel writes 8 bits).
+        score: Sensitivity that the allocation used.
+        reason: Why this width, in words.
+        stored_bytes: Bytes that the site takes in the target's files: codes, scales and graph.
+    """
+
+    site: str
+    bits: int | None
+    granularity: Granularity = "channel"
+    activations: Activations = "static"
+    rounding: Rounding = "nearest"
+    clip: float = 1.0
+    input_range: Range | None = None
+    output_range: Range | None = None
+    score: float | None = None
+    reason: str = ""
+    stored_bytes: int = 0
+
+    def replace(self, **changes: object) -> SitePlan:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """Decisions for every site of one model, and what they will cost.
+
+    Attributes:
+        model: Name of the checkpoint; `fingerprint`: its SHA-256.
+        target: Runtime that the bytes were counted for.
+        method: Name of the method that allocated the widths, with its options.
+        budget: Ceiling in bytes, or None.
+        fixed_bytes: Bytes that no width changes: graph, biases, norms, processor.
+        sites: One entry per site, in execution order.
+    """
+
+    model: str
+    fingerprint: str
+    target: str
+    method: str
+    budget: int | None
+    fixed_bytes: int
+    sites: tuple[SitePlan, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Predicted size of the bundle."""
+        return self.fixed_bytes + sum(site.stored_bytes for site in self.sites)
+
+    def site(self, name: str) -> SitePlan:
+        """The entry of that site; KeyError if there is none."""
+        for site in self.sites:
+            if site.site == name:
+                return site
+        raise KeyError(name)
+
+    def replace(self, **changes: object) -> QuantPlan:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
