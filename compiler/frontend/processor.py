@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
@@ -54,8 +51,3 @@ class Processor(BaseModel):
         tokens = (self.vocabulary[i] for i in kept if i != self.blank)
         text = "".join(" " if t == self.word_delimiter else t for t in tokens if t not in self.special)
         return " ".join(text.split())
-
-    @classmethod
-    def from_checkpoint(cls, folder: Path, config: Any) -> Processor:
-        """Read the hub's processor files in `folder`; `config` is the checkpoint's configuration."""
-        raise NotImplementedError

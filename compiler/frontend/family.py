@@ -1,0 +1,34 @@
+"""What a family has to say about itself, so that nothing outside its file needs to know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from bitvox.compiler.frontend.model import Role
+from bitvox.compiler.frontend.processor import Processor
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture and how it is read.
+
+    Attributes:
+        architecture: Class name that config.json carries.
+        kind: How it decodes.
+        load: Folder in the hub's layout -> (float32 module, processor); raises InputError.
+        wrap: Module as loaded -> module from samples [B, T] to logits [B, frames, vocabulary].
+        role: Module path in the wrapped module -> role of the site.
+        share_group: Module path -> name of the group of sites that must share a width.
+    """
+
+    architecture: str
+    kind: Literal["ctc"]
+    load: Callable[[Path], tuple[torch.nn.Module, Processor]]
+    wrap: Callable[[torch.nn.Module], torch.nn.Module]
+    role: Callable[[str], Role]
+    share_group: Callable[[str], str]

@@ -1,0 +1,25 @@
+"""Bring a loaded module into the form that every later room expects: eval mode, plain weights, no gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.utils import parametrize
+
+
+def prepare(module: torch.nn.Module) -> None:
+    """Fold weight norms, drop what only training needs, freeze. Works in place.
+
+    The positional convolution keeps its weight as a direction and a magnitude; quantising either is not quantising
+    the weight, so the product replaces both.
+    """
+    module.eval()
+    module.requires_grad_(False)
+    for child in module.modules():
+        if parametrize.is_parametrized(child):
+            for name in list(child.parametrizations):
+                parametrize.remove_parametrizations(child, name, leave_parametrized=True)
+    for name, child in list(module.named_modules()):
+        if isinstance(child, torch.nn.Dropout) and name:
+            parent, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(parent), attribute, torch.nn.Identity())
+    module.requires_grad_(False)

@@ -1,0 +1,107 @@
+"""`Wav2Vec2ForCTC`: convolutional feature extractor, transformer encoder, CTC head (Baevski et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+from transformers.utils.logging import disable_progress_bar
+
+from bitvox.compiler.frontend.attention import ATTENTION
+from bitvox.compiler.frontend.family import Family
+from bitvox.compiler.frontend.model import Role
+from bitvox.compiler.frontend.processor import Processor
+from bitvox.errors import InputError
+
+_ATTENTION_INPUT = re.compile(r"\.(q_proj|k_proj|v_proj)$")
+
+
+class _SamplesToLogits(torch.nn.Module):
+    """Takes samples alone and returns the bare logits, so that a trace has one input and one output."""
+
+    def __init__(self, wav2vec2: torch.nn.Module, lm_head: torch.nn.Module) -> None:
+        super().__init__()
+        self.wav2vec2 = wav2vec2
+        self.lm_head = lm_head
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """Samples [B, T] -> logits [B, frames, vocabulary]."""
+        return self.lm_head(self.wav2vec2(samples).last_hidden_state)
+
+
+def _wrap(module: torch.nn.Module) -> torch.nn.Module:
+    return _SamplesToLogits(module.get_submodule("wav2vec2"), module.get_submodule("lm_head"))
+
+
+def _load(folder: Path) -> tuple[torch.nn.Module, Processor]:
+    disable_progress_bar()  # stderr carries bitvox's own progress
+    module, report = Wav2Vec2ForCTC.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation=ATTENTION,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"model '{folder}': the weights lack {missing[0]} ({len(missing)} tensors in all)")
+    return module, _processor(folder, module.config)
+
+
+def _processor(folder: Path, config: Wav2Vec2Config) -> Processor:
+    if not (folder / "vocab.json").is_file():
+        raise InputError(f"model '{folder}': no vocab.json; a CTC checkpoint needs its tokenizer's files")
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        raise InputError(f"model '{folder}': no preprocessor_config.json; the sampling rate is not known")
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True)
+    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
+    if config.pad_token_id is None or not set(range(config.vocab_size)) <= set(tokens):
+        raise InputError(
+            f"model '{folder}': the head has {config.vocab_size} outputs, vocab.json names {len(tokens)} tokens"
+        )
+    special = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
+    return Processor(
+        sampling_rate=extractor.sampling_rate,
+        normalise=extractor.do_normalize,
+        vocabulary=tuple(tokens[i] for i in range(config.vocab_size)),
+        blank=config.pad_token_id,
+        word_delimiter=tokenizer.word_delimiter_token,
+        special=tuple(token for token in special if token is not None),
+        minimum_samples=_receptive_field(config),
+        samples_per_frame=math.prod(config.conv_stride),
+    )
+
+
+def _receptive_field(config: Wav2Vec2Config) -> int:
+    samples = 1
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def _role(name: str) -> Role:
+    if name == "lm_head":
+        return "head"
+    if name.endswith("conv_layers.0.conv"):
+        return "input_conv"
+    if "pos_conv_embed" in name:
+        return "positional_conv"
+    return "conv" if ".conv" in name else "linear"
+
+
+def _share_group(name: str) -> str:
+    return _ATTENTION_INPUT.sub(".qkv", name)
+
+
+FAMILY = Family(
+    architecture="Wav2Vec2ForCTC",
+    kind="ctc",
+    load=_load,
+    wrap=_wrap,
+    role=_role,
+    share_group=_share_group,
+)
