@@ -23,10 +23,12 @@ from bitvox.errors import InputError
 FloatArray = npt.NDArray[np.float32]
 
 AUDIO_SUFFIXES = frozenset(
-    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64")
+    f".{name}"
+    for name in ("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aiff", "aif", "au", "caf", "w64")
 )
 # What phones and browsers record and libsndfile does not read: worth naming when a folder holds nothing else.
 _FOREIGN_SUFFIXES = frozenset((".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".3gp", ".mov", ".mkv"))
+_READABLE = "bitvox reads wav, flac, ogg, opus, mp3 and aiff"
 
 # A writer that streams to a pipe leaves the length field at its largest value: unknown, not truncated.
 _UNKNOWN_LENGTH = 0x7FFFFFFF
@@ -40,7 +42,8 @@ class Clip:
         path: The file it came from.
         samples: Mono float32 [T] at the model's rate, full scale ±1.
         seconds: T divided by the model's rate.
-        digest: SHA-256 of the samples: the same recording under two names, or losslessly re-coded, has one digest.
+        digest: SHA-256 of the samples: the same recording under two names, or losslessly re-coded, has one
+            digest.
     """
 
     path: Path
@@ -50,16 +53,16 @@ class Clip:
 
 
 def read_clip(path: Path, rate: int) -> Clip:
-    """Read one file at any rate and channel count as mono samples at `rate` Hz (soxr HQ; mean of the channels).
+    """Read one file at any rate and channel count as mono at `rate` Hz (soxr HQ; mean of the channels).
 
-    Raises InputError, one line that names the file, when it is missing, empty, truncated, no audio, or holds NaN or
-    infinity. Silence and very short clips are read: `defect` judges them.
+    Raises InputError, one line that names the file, when it is missing, empty, truncated, no audio, or
+    holds NaN or infinity. Silence and very short clips are read: `defect` judges them.
     """
     _require_file(path)
     samples, source_rate = _decode(path)
     if not samples.size:
         raise InputError(f"{path}: holds no samples; record it again")
-    mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32)
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: holds NaN or infinite samples; export it again as 16-bit PCM")
     if source_rate != rate:
@@ -70,7 +73,7 @@ def read_clip(path: Path, rate: int) -> Clip:
 
 
 def defect(clip: Clip, minimum_samples: int) -> str | None:
-    """Why a clip can teach nothing about a voice, in words, or None: all-zero, or shorter than one output frame."""
+    """Why a clip can teach nothing about a voice, in words, or None: all-zero, or under one frame long."""
     if clip.samples.size < minimum_samples:
         return f"too short ({clip.samples.size} samples, the model needs {minimum_samples})"
     if not clip.samples.any():
@@ -81,27 +84,28 @@ def defect(clip: Clip, minimum_samples: int) -> str | None:
 def find_audio(path: Path) -> list[Path]:
     """The audio files at `path`: itself if it is a file, else those below it, sorted by relative path.
 
-    Links are followed, each folder once; hidden files are left out. Raises InputError when there is nothing there or
-    no audio below it.
+    Links are followed, each folder once; hidden files are left out. Raises InputError when there is nothing
+    there or no audio below it.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a folder of recordings or one recording")
     if path.is_file():
         if path.suffix.lower() not in AUDIO_SUFFIXES:
-            raise InputError(f"{path}: not an audio file; bitvox reads wav, flac, ogg, opus, mp3 and aiff")
+            raise InputError(f"{path}: not an audio file; {_READABLE}")
         return [path]
     files = sorted(_walk(path), key=lambda file: file.relative_to(path).as_posix())
     audio = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
     if not audio:
-        raise InputError(f"{path}: no audio in it{_foreign_hint(files)}; bitvox reads wav, flac, ogg, opus, mp3 and aiff")
+        raise InputError(f"{path}: no audio in it{_foreign_hint(files)}; {_READABLE}")
     return audio
 
 
 def read_folder(folder: Path, rate: int, minimum_samples: int, warn: Callable[[str], None]) -> list[Clip]:
     """Every usable clip below `folder` (or that one file), in the order of `find_audio`.
 
-    A clip that is empty, truncated, unreadable, all-zero, not finite or shorter than `minimum_samples` (at `rate` Hz)
-    is skipped, and `warn` gets one line about it. Raises InputError as `find_audio` does, and when none is left.
+    A clip that is empty, truncated, unreadable, all-zero, not finite or shorter than `minimum_samples` (at
+    `rate` Hz) is skipped, and `warn` gets one line about it. Raises InputError as `find_audio` does, and
+    when none is left.
     """
     files = find_audio(folder)
     clips = []
@@ -124,9 +128,9 @@ def read_folder(folder: Path, rate: int, minimum_samples: int, warn: Callable[[s
 def split_clips(clips: Sequence[Clip], calibration_limit: int) -> tuple[list[Clip], list[Clip]]:
     """Divide clips into (calibration, judging), disjoint in files and in content.
 
-    A quarter of the distinct recordings, rounded down and at least one when there are two, is judged. Which ones
-    follows from their digests alone, never from names or order; copies of one recording stay on one side. At most
-    `calibration_limit` clips calibrate. Both lists are ordered by digest.
+    A quarter of the distinct recordings, rounded down and at least one when there are two, is judged. Which
+    ones follows from their digests alone, never from names or order; copies of one recording stay on one
+    side. At most `calibration_limit` clips calibrate. Both lists are ordered by digest.
     """
     if calibration_limit < 1:
         raise InputError(f"clips {calibration_limit}: calibration needs at least 1 clip")
@@ -151,10 +155,12 @@ def _decode(path: Path) -> tuple[FloatArray, int]:
     """Samples [T, channels] and their rate; InputError when the file is not whole audio."""
     try:
         with soundfile.SoundFile(path) as file:
-            expected, log, rate = file.frames, file.extra_info, file.samplerate
+            expected, rate = file.frames, file.samplerate
             samples = file.read(dtype="float32", always_2d=True)
+            log = file.extra_info
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise InputError(f"{path}: unreadable or truncated audio ({_reason(error)}); record or copy it again") from error
+        reason = _reason(error)
+        raise InputError(f"{path}: unreadable or truncated ({reason}); record or copy it again") from error
     if samples.shape[0] < expected or _cut_short(log):
         raise InputError(f"{path}: truncated after {samples.shape[0] / rate:.2f} s; record or copy it again")
     return samples, rate
