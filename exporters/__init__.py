@@ -1,1 +1,1 @@
-"""bitvox."""
+"""Packed model in, files that a runtime loads out."""

@@ -1,1 +1,1 @@
-"""bitvox."""
+"""Plan and weights in, packed int2..int8 buffers out."""

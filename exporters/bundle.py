@@ -1,0 +1,215 @@
+"""`Bundle`, the folder that ships, and the one way to write it: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitvox.errors import InputError, RequestError
+from bitvox.exporters.manifest import MANIFEST_NAME, FileEntry, Manifest
+from bitvox.sizes import format_size
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDY = "copy the bundle or compile it again"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A compiled model on disk: its folder and what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """The bundle in a folder, without loading the model.
+
+        Raises InputError, one line, when there is no such folder, it is no bundle, its manifest is damaged
+        or from a newer bitvox, or a file is missing or has another size than the manifest says.
+        """
+        if not folder.exists():
+            raise InputError(f"{folder}: no such bundle; give the folder that `bitvox compile --out` wrote")
+        if not folder.is_dir():
+            raise InputError(f"{folder}: not a bundle; a bundle is the folder with {MANIFEST_NAME}")
+        bundle = cls(folder, Manifest.read(folder))
+        for name, entry in bundle.manifest.files.items():
+            fault = _size_fault(folder / name, entry)
+            if fault:
+                raise InputError(f"{folder / name}: {fault}; {_REMEDY}")
+        return bundle
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the bundle takes: the sizes of all files in the folder, by os.stat."""
+        return sum(path.stat().st_size for path in _files(self.folder))
+
+    def check_hashes(self) -> None:
+        """Raise InputError that names the first file whose content is not what was written."""
+        for name, entry in self.manifest.files.items():
+            if FileEntry.of(self.folder / name) != entry:
+                raise InputError(
+                    f"{self.folder / name}: damaged (SHA-256 differs); copy the bundle or compile it again"
+                )
+
+    def faults(self) -> list[str]:
+        """Every difference between the folder and the manifest: missing, cut, damaged and extra files."""
+        found = []
+        for name, entry in self.manifest.files.items():
+            path = self.folder / name
+            fault = _size_fault(path, entry)
+            if not fault and FileEntry.of(path) != entry:
+                fault = "damaged: its SHA-256 is not the one in the manifest"
+            if fault:
+                found.append(f"{name}: {fault}")
+        return found + [f"{name}: extra: not in the manifest" for name in _extra(self.folder, self.manifest)]
+
+
+def check_output(out: Path) -> None:
+    """Raise InputError when no bundle can be written at `out`; call it before any work is done.
+
+    A folder that holds anything but one bundle is never touched.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file is there; name a folder for the bundle")
+    if out.is_dir() and any(out.iterdir()):
+        _require_replaceable(out)
+    ancestor = out.absolute().parent
+    while not ancestor.exists():
+        ancestor = ancestor.parent
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
+        raise InputError(f"{out}: cannot write below {ancestor}; choose another --out")
+
+
+def write_atomically(out: Path, fill: Callable[[Path], None]) -> None:
+    """Make a bundle appear at `out` whole or not at all.
+
+    `fill` writes it into an empty sibling folder, which is synced to disk and then renamed. A bundle that
+    was at `out` is replaced; whatever is left by a run that was killed is cleaned up.
+
+    Raises InputError as `check_output` does and RequestError when the disk is full. On any exception, Ctrl-C
+    included, what was at `out` is as it was and nothing else is left.
+    """
+    out = out.resolve()
+    check_output(out)
+    _clean_up(out)
+    with _temporary_sibling(out) as folder:
+        try:
+            fill(folder)
+            _sync(folder)
+            _replace(out, folder)
+        except Exception as error:
+            if _disk_is_full(error):
+                written = format_size(sum(path.stat().st_size for path in _files(folder)))
+                raise RequestError(
+                    f"{out}: the disk is full (after {written}): free some space or choose another --out"
+                ) from error
+            raise
+
+
+def _require_replaceable(out: Path) -> None:
+    if not (out / MANIFEST_NAME).is_file():
+        raise InputError(f"{out}: exists and is not a bundle; name a new folder")
+    extra = _extra(out, Manifest.read(out))
+    if extra:
+        raise InputError(
+            f"{out}: holds {extra[0]}, which is not part of its bundle; move it or name a new folder"
+        )
+
+
+def _extra(folder: Path, manifest: Manifest) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in _files(folder))
+    return sorted(name for name in names if name != MANIFEST_NAME and name not in manifest.files)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _size_fault(path: Path, entry: FileEntry) -> str | None:
+    if not path.is_file():
+        return "missing"
+    size = path.stat().st_size
+    return None if size == entry.bytes else f"has {size} bytes, the manifest says {entry.bytes}"
+
+
+def _partial_prefix(out: Path) -> str:
+    return f".{out.name}.partial-"
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")
+
+
+@contextmanager
+def _temporary_sibling(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, locked while this process lives, gone at the end unless renamed."""
+    folder = out.with_name(_partial_prefix(out) + secrets.token_hex(4))
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there: {error.strerror}") from error
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _clean_up(out: Path) -> None:
+    """Remove the temporaries of killed runs, known by their free lock; undo a replacement cut in the middle."""
+    for folder in out.parent.glob(glob.escape(_partial_prefix(out)) + "*"):
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+    aside = _aside(out)
+    if aside.is_dir():
+        if out.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(out)
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _replace(out: Path, folder: Path) -> None:
+    """Rename `folder` to `out`; what was there steps aside: a rename cannot replace a full folder."""
+    aside = _aside(out)
+    if out.exists():
+        out.rename(aside)
+    try:
+        folder.rename(out)
+    except BaseException:
+        if aside.exists():
+            aside.rename(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

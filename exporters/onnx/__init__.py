@@ -1,0 +1,1 @@
+"""The ONNX target: stock ONNX Runtime, no custom operator."""

@@ -1,0 +1,84 @@
+"""Skeleton + packed model -> `model.onnx` and `model.onnx.data`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from bitvox.compiler.lowering.packed import PackedModel
+from bitvox.exporters.onnx.data_file import DATA_FILE, DataWriter
+from bitvox.exporters.onnx.forms import SiteValues, SiteWriter
+from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
+from bitvox.exporters.onnx.weights import GraphWriter, float_constant, is_half
+
+MODEL_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class WrittenModel:
+    """The two files, and where each site is in the graph."""
+
+    model: Path
+    data: Path
+    sites: dict[str, SiteValues]
+
+
+def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenModel:
+    """Write the packed model into `folder`; the same inputs give the same bytes.
+
+    Args:
+        skeleton: From `build_skeleton`.
+        packed: Weights of every site, in the order of `SpeechModel.sites`.
+        folder: Existing folder.
+    """
+    model = load_skeleton(skeleton)
+    with (folder / DATA_FILE).open("wb") as stream:
+        data = DataWriter(model.graph, stream, folder)
+        sites = _write_sites(model.graph, packed, data)
+        _halve_constants(model.graph)
+        data.move_initializers()
+    model.opset_imports.pop(DOMAIN, None)
+    proto = ir.to_proto(model)
+    (folder / MODEL_FILE).write_bytes(proto.SerializeToString(deterministic=True))
+    return WrittenModel(folder / MODEL_FILE, folder / DATA_FILE, sites)
+
+
+def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict[str, SiteValues]:
+    sites = {}
+    writer = GraphWriter(graph, prefix="q")
+    site_writer = SiteWriter(writer)
+    for node in [node for node in graph if node.domain == DOMAIN]:
+        index = node.attributes["index"].as_int()
+        stored = packed.sites[index]
+        x = node.inputs[0]
+        assert x is not None
+        output = ir.Value(name=node.outputs[0].name)
+        weight = data.store_site(index, stored)
+        sites[stored.site.name] = site_writer.write(
+            weight, packed.plan.site(stored.site.name), x, output
+        )
+        _replace(graph, node, writer.take_nodes(), output)
+    return sites
+
+
+def _replace(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node], output: ir.Value) -> None:
+    output.type, output.shape = node.outputs[0].type, node.outputs[0].shape
+    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [node.outputs[0]], [output])
+    for position, value in enumerate(graph.outputs):
+        if value is node.outputs[0]:
+            graph.outputs[position] = output
+
+
+def _halve_constants(graph: ir.Graph) -> None:
+    """Store the model's own float tensors (norms) as float16 where nothing is lost."""
+    writer = GraphWriter(graph, prefix="h")
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or not is_half(tensor.numpy()):
+            continue
+        ir.convenience.replace_all_uses_with(value, float_constant(writer, tensor.numpy()))
+        assert value.name is not None
+        graph.initializers.pop(value.name)
+    graph.insert_before(next(iter(graph)), writer.take_nodes())

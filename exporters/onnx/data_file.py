@@ -1,0 +1,89 @@
+"""`model.onnx.data`: every large tensor, packed ones behind a header, so that the file can be walked without the graph.
+
+    [header 64 bytes][planes][scales float16]   for each packed site, in execution order
+    [tensor]                                    for each plain tensor (norms, biases, full-precision weights)
+
+ONNX initializers point at the planes and scales; the header is for people, for `verify` and for kernels that map it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bitvox.compiler.lowering.header import HEADER_BYTES, PackedHeader
+from bitvox.compiler.lowering.packed import PackedSite, PackedTensor
+from bitvox.exporters.onnx.forms import StoredWeight
+from bitvox.exporters.onnx.weights import plane_arrays
+
+DATA_FILE = "model.onnx.data"
+
+# Smaller tensors stay in the graph: a pointer to external data costs about a hundred bytes.
+_SMALLEST_EXTERNAL = 256
+
+
+class DataWriter:
+    """Appends tensors to the data file and hands out initializers that point at them."""
+
+    def __init__(self, graph: ir.Graph, stream: BinaryIO, folder: Path) -> None:
+        self._graph = graph
+        self._stream = stream
+        self._folder = folder
+
+    def store_site(self, index: int, packed: PackedSite) -> StoredWeight:
+        """Write the weight of one site; `index` names its initializers."""
+        weight = packed.weight
+        if not isinstance(weight, PackedTensor):
+            return StoredWeight(packed, (self._append(f"w{index}", weight),), None)
+        planes = plane_arrays(weight)
+        self._stream.write(_header(weight, planes).encode())
+        stored = tuple(self._append(f"w{index}.{i}", plane) for i, plane in enumerate(planes))
+        scale = weight.scale if weight.granularity == "channel" else weight.scale.reshape(())
+        return StoredWeight(packed, stored, self._append(f"w{index}.s", scale))
+
+    def move_initializers(self) -> None:
+        """Move every initializer that is large enough from the graph to the file."""
+        for value in list(self._graph.initializers.values()):
+            tensor = value.const_value
+            if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.nbytes < _SMALLEST_EXTERNAL:
+                continue
+            assert value.name is not None
+            value.const_value = self._external(value.name, tensor.numpy())
+
+    def _append(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+        tensor = self._external(name, array)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
+
+    def _external(self, name: str, array: npt.NDArray[np.generic]) -> ir.ExternalTensor:
+        offset = self._stream.tell()
+        self._stream.write(np.ascontiguousarray(array).tobytes())
+        dtype = ir.DataType.from_numpy(array.dtype)
+        shape = ir.Shape(array.shape)
+        return ir.ExternalTensor(
+            DATA_FILE, offset, array.nbytes, dtype, shape=shape, name=name, base_dir=self._folder
+        )
+
+
+def _header(weight: PackedTensor, planes: list[npt.NDArray[np.generic]]) -> PackedHeader:
+    crc = 0
+    for part in (*planes, weight.scale):
+        crc = zlib.crc32(np.ascontiguousarray(part).tobytes(), crc)
+    return PackedHeader(
+        bits=weight.bits,
+        shape=weight.shape,
+        granularity=weight.granularity,
+        twos_complement=weight.bits == 8,
+        planes_bytes=weight.planes.nbytes,
+        scales_bytes=weight.scale.nbytes,
+        crc32=crc,
+    )
+
+
+SITE_OVERHEAD = HEADER_BYTES

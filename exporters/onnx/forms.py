@@ -1,0 +1,178 @@
+"""How a site is written: one function per (operator, activation mode).
+
+What fuses, and what silently runs as float, was measured on stock ONNX Runtime: a linear site quantises its input and
+leaves its output in float (MatMulIntegerToFloat), a convolution needs an 8-bit output too (QLinearConv), ConvInteger
+is slower than float and never written, and a float site multiplies its scale in, so that the weight folds to float32
+instead of being dequantised on every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from bitvox.compiler.lowering.packed import PackedSite, PackedTensor
+from bitvox.compiler.passes.plan import Range, SitePlan
+from bitvox.compiler.passes.quantizer import conv_bias_codes
+from bitvox.exporters.onnx.weights import GraphWriter, float_constant, int8_weight
+
+
+@dataclass(frozen=True)
+class SiteValues:
+    """Names in the written graph by which a site is found again after the runtime has optimised it.
+
+    Attributes:
+        input: Float tensor that the site reads.
+        output: Float tensor that it hands on.
+        product: Output of its multiplying node, before a bias is added or the result is dequantised.
+    """
+
+    input: str
+    output: str
+    product: str
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """Graph values of a stored weight: its planes (or its float16 tensor) and its float16 scale."""
+
+    packed: PackedSite
+    planes: tuple[ir.Value, ...]
+    scale: ir.Value | None
+
+
+class SiteWriter:
+    """Writes the sites of one graph; q, k and v share one QuantizeLinear."""
+
+    def __init__(self, writer: GraphWriter) -> None:
+        self._writer = writer
+        self._quantised: dict[tuple[str, Range | None], tuple[ir.Value, ...]] = {}
+
+    def write(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> SiteValues:
+        """Add the nodes that compute `output` from `x`."""
+        linear = weight.packed.site.operator == "linear"
+        if plan.bits is None or plan.activations == "float":
+            product = self._float_linear(weight, x, output) if linear else self._float_conv(weight, x, output)
+        elif plan.activations == "dynamic":
+            product = self._dynamic_linear(weight, x, output)
+        elif linear:
+            product = self._static_linear(weight, plan, x, output)
+        else:
+            product = self._static_conv(weight, plan, x, output)
+        assert x.name and output.name and product.name
+        return SiteValues(x.name, output.name, product.name)
+
+    def _static_linear(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> ir.Value:
+        codes = self._writer.op("Transpose", [self._codes(weight)], perm=[1, 0])
+        dequantised = self._writer.op("DequantizeLinear", [codes, self._scale(weight)], axis=1)
+        return self._matmul(weight, [self._through_grid(x, plan.input_range), dequantised], output)
+
+    def _dynamic_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
+        codes = self._writer.op("Transpose", [self._codes(weight)], perm=[1, 0])
+        quantised, scale, zero_point = self._dynamic_grid(x)
+        accumulated = self._writer.op("MatMulInteger", [quantised, codes, zero_point])
+        factors = [
+            self._writer.op("Cast", [accumulated], to=ir.DataType.FLOAT),
+            self._writer.op("Mul", [scale, self._scale(weight)]),
+        ]
+        return self._add_bias(weight, "Mul", factors, output)
+
+    def _float_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
+        transposed = self._writer.op("Transpose", [self._float_weight(weight)], perm=[1, 0])
+        return self._matmul(weight, [x, transposed], output)
+
+    def _static_conv(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> ir.Value:
+        assert plan.input_range is not None and plan.output_range is not None
+        scale = self._scale(weight)
+        inputs = [
+            self._through_grid(x, plan.input_range),
+            self._writer.op("DequantizeLinear", [self._codes(weight), scale], axis=0),
+        ]
+        if weight.packed.bias is not None:
+            inputs.append(self._integer_bias(weight, plan.input_range, scale))
+        floating = self._writer.op("Conv", inputs, **_geometry(weight.packed))
+        quantised = self._writer.op("QuantizeLinear", [floating, *self._grid(plan.output_range)])
+        self._writer.op("DequantizeLinear", [quantised, *self._grid(plan.output_range)], output)
+        return quantised
+
+    def _float_conv(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
+        inputs = [x, self._float_weight(weight)]
+        if weight.packed.bias is not None:
+            inputs.append(float_constant(self._writer, weight.packed.bias))
+        return self._writer.op("Conv", inputs, output, **_geometry(weight.packed))
+
+    def _matmul(self, weight: StoredWeight, factors: list[ir.Value], output: ir.Value) -> ir.Value:
+        return self._add_bias(weight, "MatMul", factors, output)
+
+    def _add_bias(
+        self, weight: StoredWeight, kind: str, factors: list[ir.Value], output: ir.Value
+    ) -> ir.Value:
+        if weight.packed.bias is None:
+            return self._writer.op(kind, factors, output)
+        product = self._writer.op(kind, factors)
+        self._writer.op("Add", [product, float_constant(self._writer, weight.packed.bias)], output)
+        return product
+
+    def _integer_bias(self, weight: StoredWeight, input_range: Range, scale: ir.Value) -> ir.Value:
+        packed = weight.packed.weight
+        assert isinstance(packed, PackedTensor) and weight.packed.bias is not None
+        steps = torch.from_numpy(packed.scale.astype(np.float32))
+        codes = conv_bias_codes(torch.from_numpy(weight.packed.bias), input_range, steps).int().numpy()
+        step = self._writer.op("Mul", [scale, self._writer.constant(np.float32(input_range.scale))])
+        axis = {"axis": 0} if packed.granularity == "channel" else {}
+        return self._writer.op("DequantizeLinear", [self._writer.initializer(codes), step], **axis)
+
+    def _codes(self, weight: StoredWeight) -> ir.Value:
+        assert isinstance(weight.packed.weight, PackedTensor)
+        return int8_weight(self._writer, weight.packed.weight, weight.planes)
+
+    def _scale(self, weight: StoredWeight) -> ir.Value:
+        assert weight.scale is not None
+        return self._writer.op("Cast", [weight.scale], to=ir.DataType.FLOAT)
+
+    def _float_weight(self, weight: StoredWeight) -> ir.Value:
+        packed = weight.packed.weight
+        if not isinstance(packed, PackedTensor):
+            return self._writer.op("Cast", [weight.planes[0]], to=ir.DataType.FLOAT)
+        codes = self._writer.op("Cast", [self._codes(weight)], to=ir.DataType.FLOAT)
+        scale = self._scale(weight)
+        if packed.granularity == "channel":
+            column = self._writer.constant(np.array([-1, *[1] * (len(packed.shape) - 1)], np.int64))
+            scale = self._writer.op("Reshape", [scale, column])
+        return self._writer.op("Mul", [codes, scale])
+
+    def _grid(self, interval: Range) -> tuple[ir.Value, ir.Value]:
+        scale = self._writer.constant(np.float32(interval.scale))
+        return scale, self._writer.constant(np.uint8(interval.zero_point))
+
+    def _through_grid(self, x: ir.Value, interval: Range | None) -> ir.Value:
+        assert interval is not None and x.name
+        key = (x.name, interval)
+        if key not in self._quantised:
+            self._quantised[key] = (self._writer.op("QuantizeLinear", [x, *self._grid(interval)]),)
+        return self._writer.op("DequantizeLinear", [*self._quantised[key], *self._grid(interval)])
+
+    def _dynamic_grid(self, x: ir.Value) -> tuple[ir.Value, ...]:
+        assert x.name
+        key = (x.name, None)
+        if key not in self._quantised:
+            names = [self._writer.fresh() for _ in range(3)]
+            outputs = self._writer.tape.op_multi_out(
+                "DynamicQuantizeLinear", [x], outputs=[ir.Value(name=n) for n in names]
+            )
+            self._quantised[key] = tuple(outputs)
+        return self._quantised[key]
+
+
+def _geometry(packed: PackedSite) -> dict[str, int | list[int]]:
+    geometry = packed.site.conv
+    assert geometry is not None
+    return {
+        "strides": [geometry.stride],
+        "pads": [geometry.padding] * 2,
+        "dilations": [geometry.dilation],
+        "group": geometry.groups,
+    }
