@@ -166,7 +166,7 @@ def _temporary_sibling(out: Path) -> Iterator[Path]:
 
 
 def _clean_up(out: Path) -> None:
-    """Remove the temporaries of killed runs, known by their free lock; undo a replacement cut in the middle."""
+    """Remove the temporaries of killed runs, known by their free lock; undo a half-done replacement."""
     for folder in out.parent.glob(glob.escape(_partial_prefix(out)) + "*"):
         lock = os.open(folder, os.O_RDONLY)
         try:

@@ -1,0 +1,69 @@
+"""A model file in stock ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from bitvox.errors import InputError
+
+FloatArray = npt.NDArray[np.float32]
+
+MODEL_NAME = "model.onnx"
+INPUT_NAME, OUTPUT_NAME = "samples", "logits"
+
+
+@dataclass(frozen=True)
+class OnnxSession:
+    """`samples` float32 [1, T] in, `logits` float32 [1, frames, vocabulary] out."""
+
+    session: onnxruntime.InferenceSession
+
+    def run(self, features: FloatArray) -> FloatArray:
+        """Logits [frames, vocabulary] of features [T]."""
+        logits: FloatArray = self.session.run([OUTPUT_NAME], {INPUT_NAME: features[None]})[0][0]
+        return logits
+
+
+def open_session(folder: Path, num_threads: int) -> OnnxSession:
+    """Load `model.onnx` in a folder by path, so that its external data is mapped and not copied.
+
+    Raises InputError when there is no such file, ONNX Runtime refuses it, or its signature is another.
+    """
+    path = folder / MODEL_NAME
+    if not path.is_file():
+        raise InputError(f"{path}: missing; an ONNX model folder holds {MODEL_NAME}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are for the exporter's audit, not for a user's terminal
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the binding raises a dozen unrelated types
+        raise InputError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} refuses it: {_one_line(error)}"
+        ) from error
+    names = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
+    if names != ([INPUT_NAME], [OUTPUT_NAME]):
+        raise InputError(
+            f"{path}: has inputs and outputs {names}; a bundle's model has {INPUT_NAME} and {OUTPUT_NAME}"
+        )
+    _return_freed_memory()
+    return OnnxSession(session)
+
+
+def _return_freed_memory() -> None:
+    """Give back what unpacking the weights left in malloc's pools: several bytes a weight on glibc."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # another C library: nothing to return by hand
+        return
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,77 @@
+"""Run a bundle: samples in, logits or text out, with the runtime that its target names and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bitvox.compiler.frontend.processor import Processor
+from bitvox.errors import InputError
+from bitvox.exporters.bundle import Bundle
+from bitvox.exporters.onnx.session import open_session
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """A loaded model file of any target."""
+
+    def run(self, features: FloatArray) -> FloatArray:
+        """Logits [frames, vocabulary] of features [T]."""
+        ...
+
+
+# One entry per target: what opens the model file in a bundle's folder with that many threads.
+SESSIONS: dict[str, Callable[[Bundle, int], Session]] = {
+    "onnx": lambda bundle, num_threads: open_session(bundle.folder, num_threads),
+}
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A bundle in memory, ready to transcribe; safe to call again and again, from one thread at a time."""
+
+    bundle: Bundle
+    session: Session
+
+    @property
+    def processor(self) -> Processor:
+        """Feature normalisation and decoding of the bundle."""
+        return self.bundle.manifest.processor
+
+    def logits(self, samples: FloatArray) -> FloatArray:
+        """Logits [frames, vocabulary] of samples [T] at the model's rate.
+
+        Raises InputError for samples of another shape, too few for one frame, or not finite.
+        """
+        if samples.ndim != 1:
+            raise InputError(f"samples of shape {list(samples.shape)}: give one mono clip of shape [T]")
+        minimum = self.processor.minimum_samples
+        if samples.size < minimum:
+            raise InputError(f"clip of {samples.size} samples: too short, the model needs {minimum}")
+        if not np.isfinite(samples).all():
+            raise InputError("clip holds NaN or infinite samples")
+        return self.session.run(self.processor.features(samples))
+
+    def transcribe(self, samples: FloatArray) -> str:
+        """Greedy transcript of samples [T] at the model's rate; raises as `logits` does."""
+        return self.processor.decode(self.logits(samples))
+
+
+def open_runner(bundle: Bundle, num_threads: int = 1) -> Runner:
+    """Load a bundle's model.
+
+    Raises InputError, one line, when a file is damaged (its SHA-256 differs), the target has no runtime
+    here, or the runtime refuses the file.
+    """
+    target = bundle.manifest.target
+    if target not in SESSIONS:
+        raise InputError(
+            f"{bundle.folder}: made for target {target!r}, this bitvox runs {', '.join(SESSIONS)}"
+        )
+    bundle.check_hashes()
+    return Runner(bundle, SESSIONS[target](bundle, num_threads))

@@ -1,0 +1,61 @@
+"""Whether a bundle is whole, and whether this machine can run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from onnxruntime.capi import onnxruntime_pybind11_state as binding
+
+from bitvox.errors import BitvoxError, InputError
+from bitvox.exporters.bundle import Bundle
+from bitvox.exporters.manifest import MANIFEST_NAME, Manifest
+from bitvox.exporters.runner import open_runner
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with the bundle in a folder, one line each; an empty list is a bundle that runs here.
+
+    Checked in order: sizes and SHA-256 of every file, files that do not belong, the plan, operators that
+    the runtime here lacks; and, where all of that holds, that it loads and runs one second of silence to
+    finite logits. Raises InputError when the folder is no bundle or its manifest cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a bundle, the folder with {MANIFEST_NAME}")
+    bundle = Bundle(folder, Manifest.read(folder))
+    findings = bundle.faults() + _plan_faults(bundle) + _missing_operators(bundle)
+    return findings or _run_faults(bundle)
+
+
+def _plan_faults(bundle: Bundle) -> list[str]:
+    try:
+        plan = bundle.manifest.quant_plan(MANIFEST_NAME)
+    except InputError as error:
+        return [str(error)]
+    over = plan.budget is not None and bundle.bytes > plan.budget
+    return [f"{bundle.bytes} bytes on disk: over its budget of {plan.budget}"] if over else []
+
+
+def _missing_operators(bundle: Bundle) -> list[str]:
+    if bundle.manifest.target != "onnx":
+        return []
+    known = {f"{schema.domain or 'ai.onnx'}:{schema.name}" for schema in binding.get_all_operator_schema()}
+    return [
+        f"operator {name}: not in the ONNX Runtime here"
+        for name in bundle.manifest.operators
+        if name not in known
+    ]
+
+
+def _run_faults(bundle: Bundle) -> list[str]:
+    processor = bundle.manifest.processor
+    silence = np.zeros(max(processor.sampling_rate, processor.minimum_samples), dtype=np.float32)
+    try:
+        logits = open_runner(bundle).logits(silence)
+    except BitvoxError as error:
+        return [str(error)]
+    if logits.ndim != 2 or logits.shape[1] != len(processor.vocabulary):
+        return [
+            f"logits of shape {list(logits.shape)}: the vocabulary has {len(processor.vocabulary)} tokens"
+        ]
+    return [] if np.isfinite(logits).all() else ["logits of one second of silence are not finite"]
