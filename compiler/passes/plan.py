@@ -1,7 +1,7 @@
 """`QuantPlan`: the decision, apart from any weight. Frozen dataclasses inside, JSON at the file boundary.
 
-Every number in it is a scalar that a person can read and edit; packing reproduces the codes from the plan and the
-checkpoint alone.
+Every number in it is a scalar that a person can read and edit; packing reproduces the codes from the plan and
+the checkpoint alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ from typing import Literal
 Activations = Literal["static", "dynamic", "float"]
 Granularity = Literal["tensor", "channel"]
 Rounding = Literal["nearest"]
+Tier = Literal["default", "paper"]
+Accounting = Literal["true", "paper"]
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 FORMAT_VERSION = 1
+
+
+def rounded(value: float) -> float:
+    """The value at seven significant digits: what every pass puts into a plan, so that its JSON is exact."""
+    return float(f"{value:.7g}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class SitePlan:
         rounding: How weights are rounded to codes.
         clip: Step = clip * max|W| / (2^(bits-1) - 0.5), the maximum over the tensor or the channel.
         input_range: Calibrated range of the input, for `static`.
-        output_range: Calibrated range of the output, for a `static` conv1d (its integer kernel writes 8 bits).
+        output_range: Calibrated range of the output, for a `static` conv1d (its kernel writes 8 bits).
         score: Sensitivity that the allocation used.
         reason: Why this width, in words.
         stored_bytes: Bytes that the site takes in the target's files: codes, scales and graph.
@@ -82,10 +89,12 @@ class QuantPlan:
     Attributes:
         model: Name of the checkpoint; `fingerprint`: its SHA-256.
         target: Runtime that the bytes were counted for.
-        method: Name of the method that allocated the widths, with its options.
+        method: How the plan was made, as `option=value` words that the passes set by `noting`.
         budget: Ceiling in bytes, or None.
         fixed_bytes: Bytes that no width changes: graph, biases, norms, processor.
         sites: One entry per site, in execution order.
+        tier: Quantiser tier: `default` (per output channel) or `paper` (as the released code, see `policy`).
+        accounting: What the budget bounds: `true` bytes of the bundle, or the `paper`'s formula.
     """
 
     model: str
@@ -95,6 +104,8 @@ class QuantPlan:
     budget: int | None
     fixed_bytes: int
     sites: tuple[SitePlan, ...]
+    tier: Tier = "default"
+    accounting: Accounting = "true"
 
     @property
     def total_bytes(self) -> int:
@@ -111,3 +122,9 @@ class QuantPlan:
     def replace(self, **changes: object) -> QuantPlan:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def noting(self, **options: object) -> QuantPlan:
+        """A copy whose `method` also says these options; one that was said before is replaced."""
+        said = dict(word.split("=", 1) for word in self.method.split() if "=" in word)
+        said.update({name: str(value) for name, value in options.items()})
+        return self.replace(method=" ".join(f"{name}={value}" for name, value in said.items()))

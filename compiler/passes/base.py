@@ -1,0 +1,150 @@
+"""What a pass is, and `Sequential`, which runs passes one after the other and can resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Protocol
+
+from bitvox.compiler.frontend.model import FloatArray, SpeechModel
+from bitvox.compiler.passes.bytes import ByteCosts
+from bitvox.compiler.passes.plan import WIDTHS, QuantPlan
+from bitvox.compiler.passes.plan_json import plan_from_json, plan_to_json
+from bitvox.compiler.passes.verify import Fact, established_facts, verify_plan
+from bitvox.errors import InputError
+
+
+class Progress(Protocol):
+    """Told how far a stage of the work is."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` steps of `stage` are finished."""
+        ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What passes read and never change.
+
+    Attributes:
+        model: The prepared checkpoint.
+        clips: Calibration clips, float32 samples [T] each, at the model's rate.
+        costs: What the target charges in bytes.
+        progress: Told how far the work is.
+    """
+
+    model: SpeechModel
+    clips: tuple[FloatArray, ...]
+    costs: ByteCosts
+    progress: Progress = silent
+
+
+class Pass(Protocol):
+    """One refinement of a plan: a frozen dataclass whose fields are its options."""
+
+    @property
+    def name(self) -> str:
+        """Name of the pass, stable across versions."""
+        ...
+
+    @property
+    def requires(self) -> frozenset[Fact]:
+        """Facts that must hold of the plan that it is given."""
+        ...
+
+    @property
+    def ensures(self) -> frozenset[Fact]:
+        """Facts that hold of the plan that it returns."""
+        ...
+
+    def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
+        """The refined plan."""
+        ...
+
+
+class Store(Protocol):
+    """Where finished work is kept between runs."""
+
+    def get(self, key: str) -> str | None:
+        """The value kept under a key, if any."""
+        ...
+
+    def put(self, key: str, value: str) -> None:
+        """Keep a value, whole or not at all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Passes in order. The plan is verified after each; a finished pass is kept and not run again."""
+
+    passes: tuple[Pass, ...]
+
+    def run(self, context: PassContext, plan: QuantPlan, store: Store | None = None) -> QuantPlan:
+        """The plan after all passes.
+
+        With a store, the result of each pass is kept as soon as it is verified, so that an interrupted run,
+        Ctrl-C included, repeats at most the pass it was in.
+
+        Raises InputError before any work if a pass needs a fact that no earlier one establishes, or if the
+        plan does not fit the model.
+        """
+        verify_plan(context.model, plan)
+        facts = established_facts(context.model, plan)
+        self._check_contracts(facts)
+        base = _context_digest(context, plan) if store is not None else ""
+        for step in self.passes:
+            key = _key(base, step, plan)
+            kept = _load(store, key) if store is not None else None
+            result = kept or step.run(context, plan)
+            facts |= step.ensures
+            verify_plan(context.model, result, facts)
+            if store is not None and kept is None:
+                store.put(key, plan_to_json(result))
+            plan = result
+        return plan
+
+    def _check_contracts(self, facts: frozenset[Fact]) -> None:
+        for step in self.passes:
+            missing = sorted(step.requires - facts)
+            if missing:
+                raise InputError(
+                    f"pass {step.name}: needs {', '.join(missing)}, which no pass before it provides"
+                )
+            facts |= step.ensures
+
+
+def _load(store: Store, key: str) -> QuantPlan | None:
+    text = store.get(key)
+    if text is None:
+        return None
+    try:
+        return plan_from_json(text, f"cached plan {key[:12]}")
+    except InputError:
+        return None
+
+
+def _key(base: str, step: Pass, plan: QuantPlan) -> str:
+    options = dataclasses.asdict(step)  # type: ignore[call-overload]
+    words = (base, step.name, json.dumps(options, sort_keys=True), plan_to_json(plan))
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()
+
+
+def _context_digest(context: PassContext, plan: QuantPlan) -> str:
+    """SHA-256 over what a result depends on beside pass and plan: version, model, clips, costs."""
+    digest = hashlib.sha256(
+        f"{version('bitvox')}\0{context.model.fingerprint}\0{context.costs.fixed}".encode()
+    )
+    for site, entry in zip(context.model.sites, plan.sites, strict=True):
+        sizes = [context.costs.site(site, b, entry.granularity, entry.activations) for b in (*WIDTHS, None)]
+        digest.update(repr(sizes).encode())
+    for clip in context.clips:
+        digest.update(str(clip.size).encode() + b"\0" + clip.astype("<f4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,43 @@
+"""What each role in the network may be reduced to, tier by tier: a table, so that the plan can show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitvox.compiler.frontend.model import Role
+from bitvox.compiler.passes.plan import Granularity, Tier
+
+
+@dataclass(frozen=True)
+class RolePolicy:
+    """What a tier grants to a role.
+
+    Attributes:
+        floor: Smallest width in bits, or None for full precision whatever the budget.
+        granularity: One weight scale per tensor or per output channel.
+        reason: Why, in words; shown in the plan.
+    """
+
+    floor: int | None
+    granularity: Granularity
+    reason: str
+
+
+POLICIES: dict[Tier, dict[Role, RolePolicy]] = {
+    "default": {
+        "input_conv": RolePolicy(None, "channel", "reads the raw waveform: few weights, faster in float"),
+        "conv": RolePolicy(2, "channel", "feature extractor"),
+        "positional_conv": RolePolicy(2, "channel", "positional convolution"),
+        "linear": RolePolicy(2, "channel", "encoder"),
+        "head": RolePolicy(6, "channel", "writes the logits: few weights, direct effect on the text"),
+    },
+    # As the authors' code runs: the head and the positional convolution stay as they are, linear weights have
+    # one scale. It walks the first convolution down with the rest; the product keeps it at 8 bits.
+    "paper": {
+        "input_conv": RolePolicy(8, "channel", "reads the raw waveform"),
+        "conv": RolePolicy(2, "channel", "feature extractor"),
+        "positional_conv": RolePolicy(None, "channel", "skipped by the paper's code"),
+        "linear": RolePolicy(2, "tensor", "encoder"),
+        "head": RolePolicy(None, "tensor", "skipped by the paper's code"),
+    },
+}

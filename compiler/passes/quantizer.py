@@ -1,0 +1,155 @@
+"""The uniform quantiser: the numerical definition of every code, scale and rounded activation in the product.
+
+Weights: symmetric signed grid [-2^(b-1), 2^(b-1) - 1] with step = clip * max|W| / (2^(b-1) - 0.5), so that
+    the largest weight lies half a step inside the edge of the grid (arXiv 2307.12659 and its code).
+    Activations: 8-bit asymmetric, bit for bit what ONNX QuantizeLinear, DequantizeLinear and
+    DynamicQuantizeLinear define. All rounding is half to even.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bitvox.compiler.frontend.model import Site, SpeechModel
+from bitvox.compiler.passes.plan import Granularity, QuantPlan, Range, SitePlan
+
+_HALF = torch.finfo(torch.float16)
+_SMALLEST_HALF = 2.0**-24
+_INT32 = torch.iinfo(torch.int32)
+
+
+def weight_steps(weight: Tensor, bits: int, granularity: Granularity, clip: float = 1.0) -> Tensor:
+    """Steps of a weight [N, ...], as float32 that float16 holds exactly: [1] per tensor, [N] per output
+    channel.
+
+    Scales are stored as float16, so the step is rounded to it before any code is computed. Where float16
+    loses precision (below its smallest normal number, 2^-14) the step is rounded up to a multiple of 2^-24,
+    so that no weight is clipped by it; a channel of zeros gets 2^-14, any step being right for it; a step
+    above float16's largest number (weights above 65504 * (2^(b-1) - 0.5)) becomes that number, and the
+    weights saturate.
+    """
+    rows = weight.reshape(1 if granularity == "tensor" else weight.shape[0], -1)
+    step = clip * rows.abs().amax(dim=1).float() / (2.0 ** (bits - 1) - 0.5)
+    fine = torch.ceil(step / _SMALLEST_HALF) * _SMALLEST_HALF
+    step = torch.where(step < _HALF.tiny, fine, step)
+    step = torch.where(step == 0, torch.full_like(step, _HALF.tiny), step)
+    return step.clamp(max=_HALF.max).half().float()
+
+
+def quantise_weight(weight: Tensor, steps: Tensor, bits: int) -> Tensor:
+    """Codes of a weight [N, ...], float32 whole numbers in [-2^(b-1), 2^(b-1) - 1]; steps are [1] or [N]."""
+    top = 2 ** (bits - 1)
+    codes = weight / steps.reshape(-1, *[1] * (weight.dim() - 1))
+    return codes.round_().clamp_(-top, top - 1)
+
+
+def weight_codes(
+    weight: npt.NDArray[np.float32], bits: int, granularity: Granularity, clip: float = 1.0
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Codes (int8, of the weight's shape) and scales (float32 [1] or [N], exact in float16) of a weight."""
+    source = torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))
+    steps = weight_steps(source, bits, granularity, clip)
+    return quantise_weight(source, steps, bits).to(torch.int8).numpy(), steps.numpy()
+
+
+def dequantised_weight(weight: Tensor, plan: SitePlan) -> Tensor:
+    """The float32 weight that a plan stores: codes times scales, or float16 at full precision."""
+    if plan.bits is None:
+        return weight.half().float()
+    steps = weight_steps(weight, plan.bits, plan.granularity, plan.clip)
+    return quantise_weight(weight, steps, plan.bits) * steps.reshape(-1, *[1] * (weight.dim() - 1))
+
+
+def fake_quantise_activation(values: Tensor, span: Range) -> Tensor:
+    """Values after ONNX QuantizeLinear and DequantizeLinear (uint8) with the grid of `span`."""
+    return _fake_quantise(values, torch.tensor(span.scale, dtype=torch.float32), span.zero_point)
+
+
+def fake_quantise_dynamic(values: Tensor) -> Tensor:
+    """Values after ONNX DynamicQuantizeLinear and DequantizeLinear: the range of this very tensor."""
+    low = values.min().clamp(max=0.0)
+    high = values.max().clamp(min=0.0)
+    scale = (high - low) / 255.0
+    if scale == 0:
+        return torch.zeros_like(values)
+    return _fake_quantise(values, scale, float((-low / scale).round().clamp(0, 255)))
+
+
+def _fake_quantise(values: Tensor, scale: Tensor, zero_point: float) -> Tensor:
+    codes = (values / scale).round_().add_(zero_point).clamp_(0, 255)
+    return codes.sub_(zero_point).mul_(scale)
+
+
+class QuantisedSite(torch.nn.Module):
+    """A site as its plan makes it compute: dequantised weights, rounded activations.
+
+    A static conv1d also rounds its output, after the bias, and keeps its bias as int32 multiples of input
+    scale times weight scale: that is what ONNX QLinearConv computes. A linear keeps a float32 bias.
+    """
+
+    def __init__(self, module: torch.nn.Linear | torch.nn.Conv1d, site: Site, plan: SitePlan) -> None:
+        super().__init__()
+        self.site = site
+        self.plan = plan
+        weight = module.weight.detach().float()
+        self.register_buffer("weight", dequantised_weight(weight, plan))
+        self.register_buffer(
+            "bias", None if module.bias is None else self._stored_bias(weight, module.bias.detach())
+        )
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Output of the site for an input [B, ..., K] (linear) or [B, C, T] (conv1d)."""
+        if self.plan.activations == "static":
+            assert self.plan.input_range is not None
+            values = fake_quantise_activation(values, self.plan.input_range)
+        elif self.plan.activations == "dynamic":
+            values = fake_quantise_dynamic(values)
+        if self.site.conv is None:
+            return functional.linear(values, self.weight, self.bias)
+        shape = self.site.conv
+        result = functional.conv1d(
+            values, self.weight, self.bias, shape.stride, shape.padding, shape.dilation, shape.groups
+        )
+        if self.plan.activations == "static":
+            assert self.plan.output_range is not None
+            result = fake_quantise_activation(result, self.plan.output_range)
+        return result
+
+    def _stored_bias(self, weight: Tensor, bias: Tensor) -> Tensor:
+        plan = self.plan
+        if self.site.operator == "linear" or plan.activations != "static" or plan.bits is None:
+            return bias.float()
+        assert plan.input_range is not None
+        steps = weight_steps(weight, plan.bits, plan.granularity, plan.clip)
+        codes = conv_bias_codes(bias, plan.input_range, steps)
+        return codes.float() * conv_bias_steps(plan.input_range, steps)
+
+
+def conv_bias_steps(span: Range, steps: Tensor) -> Tensor:
+    """Unit of a QLinearConv bias: input scale times weight scale, float32, [1] or [N]."""
+    return torch.tensor(span.scale, dtype=torch.float32) * steps
+
+
+def conv_bias_codes(bias: Tensor, span: Range, steps: Tensor) -> Tensor:
+    """Bias [N] of a QLinearConv in units of `conv_bias_steps`: float64 whole numbers that int32 holds."""
+    units = bias.double() / conv_bias_steps(span, steps).double()
+    return units.round().clamp(_INT32.min, _INT32.max)
+
+
+def quantise_module(model: SpeechModel, plan: QuantPlan) -> torch.nn.Module:
+    """The quantised torch model: a copy of the prepared module with every site replaced by a `QuantisedSite`.
+
+    It computes in float32 what the exported file computes in integers; exporters are checked against it.
+    """
+    module = copy.deepcopy(model.module)
+    for site in model.sites:
+        original = module.get_submodule(site.name)
+        assert isinstance(original, torch.nn.Linear | torch.nn.Conv1d)
+        module.set_submodule(site.name, QuantisedSite(original, site, plan.site(site.name)))
+    return module.eval()

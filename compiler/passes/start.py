@@ -1,0 +1,47 @@
+"""The plan before any pass: every site at the top width that its tier allows."""
+
+from __future__ import annotations
+
+from bitvox.compiler.frontend.model import Site, SpeechModel
+from bitvox.compiler.passes.bytes import ByteCosts
+from bitvox.compiler.passes.plan import WIDTHS, Activations, QuantPlan, SitePlan, Tier
+from bitvox.compiler.passes.policy import POLICIES
+
+
+def start_plan(
+    model: SpeechModel,
+    costs: ByteCosts,
+    target: str,
+    tier: Tier = "default",
+    activations: Activations = "static",
+) -> QuantPlan:
+    """Plan with every site at 8 bits, or at full precision where the tier's policy says so.
+
+    Full-precision sites compute in float. So does a conv1d under `dynamic` activations: the runtimes' dynamic
+    integer convolution is slower than the float one.
+    """
+    return QuantPlan(
+        model=model.source,
+        fingerprint=model.fingerprint,
+        target=target,
+        method="",
+        budget=None,
+        fixed_bytes=costs.fixed,
+        sites=tuple(_start_site(site, costs, tier, activations) for site in model.sites),
+        tier=tier,
+    )
+
+
+def _start_site(site: Site, costs: ByteCosts, tier: Tier, activations: Activations) -> SitePlan:
+    policy = POLICIES[tier][site.role]
+    bits = None if policy.floor is None else WIDTHS[-1]
+    in_float = bits is None or (site.operator == "conv1d" and activations == "dynamic")
+    mode: Activations = "float" if in_float else activations
+    return SitePlan(
+        site=site.name,
+        bits=bits,
+        granularity=policy.granularity,
+        activations=mode,
+        reason="" if bits is not None else f"full precision: {policy.reason}",
+        stored_bytes=costs.site(site, bits, policy.granularity, mode),
+    )
