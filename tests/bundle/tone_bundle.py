@@ -59,7 +59,7 @@ def tone_plan() -> QuantPlan:
 
 
 def write_tone_model(folder: Path, confuse: tuple[str, str] | None = None) -> None:
-    """`model.onnx` and `model.onnx.data`; `confuse` writes the first letter as the second, and the second not at all."""
+    """`model.onnx` and `model.onnx.data`; `confuse` hears the first letter as the second, and not the second."""
     hertz = 500 * np.arange(len(VOCABULARY))
     if confuse:
         first, second = (VOCABULARY.index(letter) for letter in confuse)

@@ -1,0 +1,88 @@
+"""What `compile`, `plan` and `sweep` are asked for, and what a compile reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from bitvox.compiler.passes.plan import QuantPlan
+    from bitvox.exporters.manifest import Agreement
+
+Target = Literal["onnx"]
+Method = Literal["myqasr", "uniform"]
+Order = Literal["ascending", "descending", "shuffled", "min-max"]
+Reduction = Literal["median"]
+Calibration = Literal["min-max", "cosine", "hessian"]
+Tier = Literal["default", "paper"]
+Activations = Literal["static", "dynamic", "float"]
+Storage = Literal["packed", "standard"]
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """One model, one voice, one ceiling in bytes.
+
+    Attributes:
+        model: Hub id, local folder in the hub's layout, or `reference-ctc`.
+        audio: Folder of the voice's unlabelled recordings, or one recording.
+        budget: Ceiling on the bytes of the bundle; None where `plan` decides.
+        out: Folder of the bundle; None where only a plan is wanted.
+        target: Runtime that will run the bundle.
+        plan: A plan to follow instead of making one.
+        method: How widths are allocated.
+        order: Order in which `myqasr` lowers widths.
+        reduction: What a site's sensitivity pools its output by.
+        calibration: How ranges and scales are found.
+        tier: `default` (a scale per output channel) or `paper` (one per tensor).
+        activations: How the inputs of integer kernels are quantised.
+        storage: `packed` (n bits a weight at every width) or `standard` (ONNX's own INT2, INT4, INT8).
+        allow_float: Accept a site that was meant for integer arithmetic and runs in float.
+        clips: Most clips to calibrate with.
+        seed: Of everything that is drawn.
+    """
+
+    model: str
+    audio: Path | None = None
+    budget: int | None = None
+    out: Path | None = None
+    target: Target = "onnx"
+    plan: Path | None = None
+    method: Method = "myqasr"
+    order: Order = "ascending"
+    reduction: Reduction = "median"
+    calibration: Calibration = "min-max"
+    tier: Tier = "default"
+    activations: Activations = "static"
+    storage: Storage = "packed"
+    allow_float: bool = False
+    clips: int = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What was written and what was seen when it was run.
+
+    Attributes:
+        out: Folder of the bundle.
+        bytes: Its size, by os.stat of its files; `budget`: the ceiling that it is under.
+        average_bits: Mean width of the quantised weights.
+        plan: The plan that was followed.
+        kernels: Kernel of the runtime that each site reached.
+        parity: Worst relative difference of a site's output from the quantised torch model, on real audio.
+        agreement: Judgement on clips that were not calibrated with; None where there were none.
+        seconds: Wall time of the compile; `peak_memory`: its largest resident set, in bytes.
+    """
+
+    out: Path
+    bytes: int
+    budget: int | None
+    average_bits: float
+    plan: QuantPlan
+    kernels: dict[str, str]
+    parity: float
+    agreement: Agreement | None
+    seconds: float
+    peak_memory: int
