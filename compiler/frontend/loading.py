@@ -59,7 +59,9 @@ def resolve_checkpoint(name: str) -> Path:
     if path.exists():
         raise InputError(f"model '{name}': a file; a checkpoint is a folder with config.json and its weights")
     if not _HUB_ID.fullmatch(name):
-        raise InputError(f"model '{name}': no such folder; give a folder, a hub id (owner/name) or reference-ctc")
+        raise InputError(
+            f"model '{name}': no such folder; give a folder, a hub id (owner/name) or reference-ctc"
+        )
     return _download(name)
 
 
@@ -69,7 +71,7 @@ def _download(hub_id: str) -> Path:
     wanted = ["*.json", "*.safetensors", "*.bin", "README.md"]
     try:
         return Path(snapshot_download(hub_id, allow_patterns=wanted))
-    except Exception as error:  # the hub client raises a dozen unrelated types for "not there" and "no network"
+    except Exception as error:  # the hub client has a dozen unrelated types for "not there" and "no network"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"model '{hub_id}': neither a folder here nor to be had from the hub ({reason[:160]})"
@@ -81,7 +83,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"model '{folder}': no config.json; a checkpoint folder has the hub's layout") from error
+        raise InputError(
+            f"model '{folder}': no config.json; a checkpoint folder has the hub's layout"
+        ) from error
     except (ValueError, OSError) as error:
         raise InputError(f"model '{folder}': config.json cannot be read ({error})") from error
     if not isinstance(config, dict):

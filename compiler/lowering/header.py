@@ -1,18 +1,18 @@
 """The 64 bytes in front of every packed tensor in a file, so that the file describes itself.
 
-    offset  size  field
-    0       4     magic `NBIT`
-    4       2     version of this layout
-    6       1     bits, 2 to 8
-    7       1     granularity: 0 per tensor, 1 per output channel
-    8       1     encoding: 0 codes offset by 2^(bits-1), 1 two's complement (8 bits only)
-    9       1     number of dimensions, 1 to 4
-    10      2     zero
-    12      16    shape, four little-endian u32, output channels first, unused ones zero
-    28      4     bytes of the planes that follow the header
-    32      4     bytes of the scales (float16) that follow the planes
-    36      4     CRC-32 of planes and scales
-    40      24    zero
+offset  size  field
+0       4     magic `NBIT`
+4       2     version of this layout
+6       1     bits, 2 to 8
+7       1     granularity: 0 per tensor, 1 per output channel
+8       1     encoding: 0 codes offset by 2^(bits-1), 1 two's complement (8 bits only)
+9       1     number of dimensions, 1 to 4
+10      2     zero
+12      16    shape, four little-endian u32, output channels first, unused ones zero
+28      4     bytes of the planes that follow the header
+32      4     bytes of the scales (float16) that follow the planes
+36      4     CRC-32 of planes and scales
+40      24    zero
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def decode_header(buffer: bytes) -> PackedHeader:
     planes_bytes, scales_bytes, crc32 = rest[_MAXIMUM_DIMENSIONS:]
     scales = shape[0] if _GRANULARITIES[granularity] == "channel" else 1
     if planes_bytes != sum(plane_sizes(bits, math.prod(shape))) or scales_bytes != 2 * scales:
-        raise ValueError(f"packed tensor header: {planes_bytes} + {scales_bytes} bytes do not fit shape {shape}")
+        raise ValueError(
+            f"packed tensor header: {planes_bytes} + {scales_bytes} bytes do not fit shape {shape}"
+        )
     return PackedHeader(
         bits, shape, _GRANULARITIES[granularity], bool(encoding), planes_bytes, scales_bytes, crc32
     )

@@ -56,14 +56,18 @@ def pack_planes(codes: Codes, bits: int) -> npt.NDArray[np.uint8]:
     if flat.size and int(flat.max()) >> bits:
         raise ValueError(f"code {int(flat.max())} does not fit in {bits} bits")
     planes = zip(plane_widths(bits), plane_shifts(bits), strict=True)
-    return np.concatenate([_pack_plane((flat >> shift) & ((1 << width) - 1), width) for width, shift in planes])
+    return np.concatenate(
+        [_pack_plane((flat >> shift) & ((1 << width) - 1), width) for width, shift in planes]
+    )
 
 
 def unpack_planes(buffer: npt.NDArray[np.uint8], bits: int, count: int) -> Codes:
     """Codes [count] from the bytes that `pack_planes` wrote; ValueError if the buffer has another size."""
     sizes = plane_sizes(bits, count)
     if buffer.size != sum(sizes):
-        raise ValueError(f"{count} codes of {bits} bits take {sum(sizes)} bytes, the buffer has {buffer.size}")
+        raise ValueError(
+            f"{count} codes of {bits} bits take {sum(sizes)} bytes, the buffer has {buffer.size}"
+        )
     codes = np.zeros(count, dtype=np.uint8)
     start = 0
     for width, shift, size in zip(plane_widths(bits), plane_shifts(bits), sizes, strict=True):

@@ -37,10 +37,11 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
     with (folder / DATA_FILE).open("wb") as stream:
         data = DataWriter(model.graph, stream, folder)
         sites = _write_sites(model.graph, packed, data)
-        _halve_constants(model.graph)
+        halve_constants(model.graph)
         data.move_initializers()
     model.opset_imports.pop(DOMAIN, None)
     proto = ir.to_proto(model)
+    del proto.graph.value_info[:]  # restates the initializers' types
     (folder / MODEL_FILE).write_bytes(proto.SerializeToString(deterministic=True))
     return WrittenModel(folder / MODEL_FILE, folder / DATA_FILE, sites)
 
@@ -56,9 +57,7 @@ def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict
         assert x is not None
         output = ir.Value(name=node.outputs[0].name)
         weight = data.store_site(index, stored)
-        sites[stored.site.name] = site_writer.write(
-            weight, packed.plan.site(stored.site.name), x, output
-        )
+        sites[stored.site.name] = site_writer.write(weight, packed.plan.site(stored.site.name), x, output)
         _replace(graph, node, writer.take_nodes(), output)
     return sites
 
@@ -71,7 +70,7 @@ def _replace(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node], output: ir.Va
             graph.outputs[position] = output
 
 
-def _halve_constants(graph: ir.Graph) -> None:
+def halve_constants(graph: ir.Graph) -> None:
     """Store the model's own float tensors (norms) as float16 where nothing is lost."""
     writer = GraphWriter(graph, prefix="h")
     for value in list(graph.initializers.values()):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from bitvox.compiler.lowering.header import HEADER_BYTES, PackedHeader
+from bitvox.compiler.lowering.header import PackedHeader
 from bitvox.compiler.lowering.packed import PackedSite, PackedTensor
 from bitvox.exporters.onnx.forms import StoredWeight
 from bitvox.exporters.onnx.weights import plane_arrays
@@ -24,7 +24,7 @@ from bitvox.exporters.onnx.weights import plane_arrays
 DATA_FILE = "model.onnx.data"
 
 # Smaller tensors stay in the graph: a pointer to external data costs about a hundred bytes.
-_SMALLEST_EXTERNAL = 256
+_SMALLEST_EXTERNAL = 4096
 
 
 class DataWriter:
@@ -84,6 +84,3 @@ def _header(weight: PackedTensor, planes: list[npt.NDArray[np.generic]]) -> Pack
         scales_bytes=weight.scale.nbytes,
         crc32=crc,
     )
-
-
-SITE_OVERHEAD = HEADER_BYTES

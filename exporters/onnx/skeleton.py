@@ -83,6 +83,8 @@ def _strip(model: ir.Model) -> None:
     graph = model.graph
     graph.name = "bitvox"
     graph.metadata_props.clear()
+    graph.inputs[0].shape = ir.Shape([1, "length"])
+    graph.outputs[0].shape = ir.Shape([1, "frames", None])
     kept = {*graph.inputs, *graph.outputs}
     for position, node in enumerate(graph):
         node.name = None

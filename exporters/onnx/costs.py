@@ -1,0 +1,109 @@
+"""What the ONNX target charges for each decision, measured on a graph of one site rather than guessed."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from bitvox.compiler.frontend.model import ConvGeometry, Site, SpeechModel
+from bitvox.compiler.lowering.header import HEADER_BYTES
+from bitvox.compiler.lowering.packed import PackedSite, pack_weight, packed_bytes
+from bitvox.compiler.lowering.planes import plane_widths
+from bitvox.compiler.passes.plan import WIDTHS, Activations, Granularity, Range, SitePlan
+from bitvox.exporters.onnx.build import halve_constants
+from bitvox.exporters.onnx.data_file import DataWriter
+from bitvox.exporters.onnx.forms import SiteWriter
+from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
+from bitvox.exporters.onnx.weights import GraphWriter, is_half, unpack_table
+
+_TOY_CHANNELS, _TOY_KERNEL = 64, 2
+
+
+class OnnxCosts:
+    """Bytes of a bundle for the ONNX target (a `ByteCosts`).
+
+    Predictions are within a few hundred bytes of the files: offsets and names vary in length. `correction` absorbs
+    the difference once a bundle has been written.
+    """
+
+    def __init__(self, model: SpeechModel, skeleton: bytes, manifest_bytes: int, correction: int = 0) -> None:
+        self.fixed = _skeleton_bytes(skeleton) + _table_bytes() + manifest_bytes + correction
+        self._bias_bytes = {site.name: _bias_bytes(model, site) for site in model.sites}
+
+    def site(self, site: Site, bits: int | None, granularity: Granularity, activations: Activations) -> int:
+        """Bytes of one site: header, codes, scales, bias and graph."""
+        static_conv = site.operator == "conv1d" and activations == "static" and bits is not None
+        bias = 4 * site.channels if static_conv and site.has_bias else self._bias_bytes[site.name]
+        weight = 2 * site.weights if bits is None else HEADER_BYTES + packed_bytes(site, bits, granularity)
+        mode = "float" if bits is None else activations
+        return weight + bias + _graph_bytes(site.operator == "linear", site.has_bias, bits, granularity, mode)
+
+
+def _bias_bytes(model: SpeechModel, site: Site) -> int:
+    bias = model.site_module(site).bias
+    if bias is None:
+        return 0
+    return bias.numel() * (2 if is_half(bias.detach().numpy()) else 4)
+
+
+def _skeleton_bytes(skeleton: bytes) -> int:
+    model = load_skeleton(skeleton)
+    halve_constants(model.graph)
+    proto = ir.to_proto(model)
+    placeholders = sum(node.ByteSize() for node in proto.graph.node if node.domain == DOMAIN)
+    del proto.graph.value_info[:]
+    return proto.ByteSize() - placeholders
+
+
+@cache
+def _graph_bytes(
+    linear: bool, has_bias: bool, bits: int | None, granularity: Granularity, mode: Activations
+) -> int:
+    """Bytes that one site adds to the graph beside its tensors, read off a graph that holds nothing else."""
+    shape = (_TOY_CHANNELS, _TOY_CHANNELS) if linear else (_TOY_CHANNELS, _TOY_CHANNELS, _TOY_KERNEL)
+    geometry = None if linear else ConvGeometry(stride=1, padding=0, dilation=1, groups=1)
+    site = Site("s", "linear" if linear else "conv1d", shape, "linear", "s", has_bias, geometry)
+    weight = np.ones(shape, np.float32)
+    packed = PackedSite(
+        site,
+        weight.astype(np.float16) if bits is None else pack_weight(weight, bits, granularity, 1.0),
+        np.zeros(_TOY_CHANNELS, np.float32) if has_bias else None,
+    )
+    plan = SitePlan(
+        "s",
+        bits,
+        granularity,
+        mode,
+        input_range=Range(-1.0, 1.5),
+        output_range=Range(-1.0, 1.25),
+    )
+    return _graph_overhead(packed, plan)
+
+
+def _graph_overhead(packed: PackedSite, plan: SitePlan) -> int:
+    x, y = ir.Value(name="aaa"), ir.Value(name="aab")
+    graph = ir.Graph([x], [y], nodes=[], opset_imports={"": 20}, name="g")
+    empty = ir.to_proto(graph).ByteSize()
+    writer = GraphWriter(graph, prefix="qqq")
+    stored = DataWriter(graph, io.BytesIO(), Path()).store_site(100, packed)
+    SiteWriter(writer).write(stored, plan, x, y)
+    graph.extend(writer.take_nodes())
+    proto = ir.to_proto(graph)
+    del proto.value_info[:]
+    tensors = sum(len(initializer.raw_data) for initializer in proto.initializer)
+    return proto.ByteSize() - empty - tensors
+
+
+def _table_bytes() -> int:
+    """Unpack tables of every width; a plan uses some of them, each stored once."""
+    tables = {
+        unpack_table(bits, plane).tobytes()
+        for bits in WIDTHS
+        if bits < 8
+        for plane in range(len(plane_widths(bits)))
+    }
+    return sum(map(len, tables))
