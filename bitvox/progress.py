@@ -12,7 +12,7 @@ from typing import Protocol
 # Seconds between two lines of one stage where stderr is no terminal.
 _LINE_INTERVAL = 5.0
 
-# Warnings for the user, one line each, e.g. of a clip that was skipped; the command line prints them on stderr.
+# Warnings for the user, one line each, e.g. of a skipped clip; the command line prints them on stderr.
 logger = logging.getLogger("bitvox")
 
 
@@ -20,7 +20,7 @@ class Progress(Protocol):
     """What every long-running function takes."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Step `done` of `total` of that stage is over; `done` 0 opens the stage, `done == total` closes it."""
+        """Step `done` of `total` of that stage is over; 0 opens the stage, `done == total` closes it."""
         ...
 
 
@@ -30,7 +30,7 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def progress_on_stderr() -> Iterator[Progress]:
-    """Bars with the time left on a terminal, else plain lines; warnings of `logger` are shown between them."""
+    """Bars with the time left on a terminal, else plain lines; warnings of `logger` appear between them."""
     if sys.stderr.isatty():
         with _bars() as progress:
             yield progress
@@ -40,7 +40,7 @@ def progress_on_stderr() -> Iterator[Progress]:
 
 
 class PlainLines:
-    """One line when a stage opens, one every few seconds with an estimate of the time left, one when it closes."""
+    """A line when a stage opens, every few seconds with an estimate of the time left, and when it closes."""
 
     def __init__(self) -> None:
         self._stage: str | None = None

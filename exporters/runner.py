@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,6 @@ import numpy.typing as npt
 from bitvox.compiler.frontend.processor import Processor
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
-from bitvox.exporters.onnx.session import open_session
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -25,10 +25,16 @@ class Session(Protocol):
         ...
 
 
-# One entry per target: what opens the model file in a bundle's folder with that many threads.
-SESSIONS: dict[str, Callable[[Bundle, int], Session]] = {
-    "onnx": lambda bundle, num_threads: open_session(bundle.folder, num_threads),
-}
+# One entry per target: the module whose `open_session(folder, num_threads)` loads the model file in a folder.
+SESSIONS = {"onnx": "bitvox.exporters.onnx.session"}
+
+
+def open_session(target: str, folder: Path, num_threads: int) -> Session:
+    """Load the model file of that target in a folder; InputError when no runtime here takes it."""
+    if target not in SESSIONS:
+        raise InputError(f"{folder}: made for target {target!r}, this bitvox runs {', '.join(SESSIONS)}")
+    session: Session = importlib.import_module(SESSIONS[target]).open_session(folder, num_threads)
+    return session
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,5 @@ def open_runner(bundle: Bundle, num_threads: int = 1) -> Runner:
     Raises InputError, one line, when a file is damaged (its SHA-256 differs), the target has no runtime
     here, or the runtime refuses the file.
     """
-    target = bundle.manifest.target
-    if target not in SESSIONS:
-        raise InputError(
-            f"{bundle.folder}: made for target {target!r}, this bitvox runs {', '.join(SESSIONS)}"
-        )
     bundle.check_hashes()
-    return Runner(bundle, SESSIONS[target](bundle, num_threads))
+    return Runner(bundle, open_session(bundle.manifest.target, bundle.folder, num_threads))

@@ -59,7 +59,7 @@ def tone_plan() -> QuantPlan:
 
 
 def write_tone_model(folder: Path, confuse: tuple[str, str] | None = None) -> None:
-    """`model.onnx` and `model.onnx.data`; `confuse` hears the first letter as the second, and not the second."""
+    """`model.onnx` and `model.onnx.data`; `confuse` hears one letter as another, and not the other."""
     hertz = 500 * np.arange(len(VOCABULARY))
     if confuse:
         first, second = (VOCABULARY.index(letter) for letter in confuse)
