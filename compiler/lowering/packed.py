@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.lowering.planes import pack_planes, plane_sizes, unpack_planes
-from bitvox.compiler.passes.plan import Granularity, QuantPlan
+from bitvox.compiler.passes.plan import Granularity, QuantPlan, SitePlan
 from bitvox.compiler.passes.quantizer import weight_codes
 
 FloatArray = npt.NDArray[np.float32]
@@ -56,10 +58,10 @@ class PackedTensor:
 
 @dataclass(frozen=True)
 class PackedSite:
-    """A site with its weight as stored: packed, or float16 where the plan keeps full precision."""
+    """A site with its weight as stored: packed, or a float array where the plan keeps full precision."""
 
     site: Site
-    weight: PackedTensor | npt.NDArray[np.float16]
+    weight: PackedTensor | npt.NDArray[np.float16] | npt.NDArray[np.float32]
     bias: FloatArray | None
 
 
@@ -91,17 +93,37 @@ def packed_bytes(site: Site, bits: int, granularity: Granularity) -> int:
 
 
 def lower(model: SpeechModel, plan: QuantPlan) -> PackedModel:
-    """Pack every site of `model` as `plan` says."""
-    sites = []
-    for site in model.sites:
+    """Pack every site of `model` as `plan` says; sites at full precision are stored as float16."""
+
+    def store(site: Site, weight: FloatArray) -> PackedTensor | npt.NDArray[np.float16]:
         decision = plan.site(site.name)
+        if decision.bits is None:
+            return weight.astype(np.float16)
+        return pack_weight(weight, decision.bits, decision.granularity, decision.clip)
+
+    return PackedModel(plan, _store_sites(model, store))
+
+
+def full_precision(model: SpeechModel) -> PackedModel:
+    """Every site in float32, as the checkpoint has it: what a packed model is compared with."""
+    plan = QuantPlan(
+        model=model.source,
+        fingerprint=model.fingerprint,
+        target="onnx",
+        method="full precision",
+        budget=None,
+        fixed_bytes=0,
+        sites=tuple(SitePlan(site.name, bits=None, activations="float") for site in model.sites),
+    )
+    return PackedModel(plan, _store_sites(model, lambda site, weight: weight))
+
+
+def _store_sites(
+    model: SpeechModel, store: Callable[[Site, FloatArray], PackedTensor | npt.NDArray[Any]]
+) -> tuple[PackedSite, ...]:
+    stored = []
+    for site in model.sites:
         module = model.site_module(site)
-        weight = module.weight.detach().numpy()
-        stored = (
-            weight.astype(np.float16)
-            if decision.bits is None
-            else pack_weight(weight, decision.bits, decision.granularity, decision.clip)
-        )
         bias = None if module.bias is None else module.bias.detach().numpy().copy()
-        sites.append(PackedSite(site, stored, bias))
-    return PackedModel(plan, tuple(sites))
+        stored.append(PackedSite(site, store(site, module.weight.detach().numpy()), bias))
+    return tuple(stored)

@@ -27,17 +27,18 @@ class SiteValues:
     Attributes:
         input: Float tensor that the site reads.
         output: Float tensor that it hands on.
-        product: Output of its multiplying node, before a bias is added or the result is dequantised.
+        weight: Tensor that its multiplying node reads as the weight; the runtime keeps the name when it folds what
+            leads to it, and moves everything else about (layouts, biases, activations).
     """
 
     input: str
     output: str
-    product: str
+    weight: str
 
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """Graph values of a stored weight: its planes (or its float16 tensor) and its float16 scale."""
+    """Graph values of a stored weight: its planes and its float16 scale, or its one float tensor."""
 
     packed: PackedSite
     planes: tuple[ir.Value, ...]
@@ -55,66 +56,78 @@ class SiteWriter:
         """Add the nodes that compute `output` from `x`."""
         linear = weight.packed.site.operator == "linear"
         if plan.bits is None or plan.activations == "float":
-            product = self._float_linear(weight, x, output) if linear else self._float_conv(weight, x, output)
+            factor = self._float_linear(weight, x, output) if linear else self._float_conv(weight, x, output)
         elif plan.activations == "dynamic":
-            product = self._dynamic_linear(weight, x, output)
+            factor = self._dynamic_linear(weight, x, output)
         elif linear:
-            product = self._static_linear(weight, plan, x, output)
+            factor = self._static_linear(weight, plan, x, output)
         else:
-            product = self._static_conv(weight, plan, x, output)
-        assert x.name and output.name and product.name
-        return SiteValues(x.name, output.name, product.name)
+            factor = self._static_conv(weight, plan, x, output)
+        assert x.name and output.name and factor.name
+        return SiteValues(x.name, output.name, factor.name)
 
-    def _static_linear(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> ir.Value:
-        codes = self._writer.op("Transpose", [self._codes(weight)], perm=[1, 0])
-        dequantised = self._writer.op("DequantizeLinear", [codes, self._scale(weight)], axis=1)
-        return self._matmul(weight, [self._through_grid(x, plan.input_range), dequantised], output)
+    # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it.
+
+    def _static_linear(
+        self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value
+    ) -> ir.Value:
+        codes = self._transposed(self._codes(weight))
+        axis = {"axis": 1} if _per_channel(weight) else {}
+        dequantised = self._writer.op("DequantizeLinear", [codes, self._scale(weight)], **axis)
+        self._add_bias(weight, "MatMul", [self._through_grid(x, plan.input_range), dequantised], output)
+        return codes
 
     def _dynamic_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
-        codes = self._writer.op("Transpose", [self._codes(weight)], perm=[1, 0])
+        codes = self._transposed(self._codes(weight))
         quantised, scale, zero_point = self._dynamic_grid(x)
         accumulated = self._writer.op("MatMulInteger", [quantised, codes, zero_point])
         factors = [
             self._writer.op("Cast", [accumulated], to=ir.DataType.FLOAT),
             self._writer.op("Mul", [scale, self._scale(weight)]),
         ]
-        return self._add_bias(weight, "Mul", factors, output)
+        self._add_bias(weight, "Mul", factors, output)
+        return codes
 
     def _float_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
-        transposed = self._writer.op("Transpose", [self._float_weight(weight)], perm=[1, 0])
-        return self._matmul(weight, [x, transposed], output)
+        transposed = self._transposed(self._float_weight(weight))
+        self._add_bias(weight, "MatMul", [x, transposed], output)
+        return transposed
 
     def _static_conv(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> ir.Value:
         assert plan.input_range is not None and plan.output_range is not None
         scale = self._scale(weight)
-        inputs = [
-            self._through_grid(x, plan.input_range),
-            self._writer.op("DequantizeLinear", [self._codes(weight), scale], axis=0),
-        ]
+        codes = self._codes(weight)
+        axis = {"axis": 0} if _per_channel(weight) else {}
+        dequantised = self._writer.op("DequantizeLinear", [codes, scale], **axis)
+        inputs = [self._through_grid(x, plan.input_range), dequantised]
         if weight.packed.bias is not None:
             inputs.append(self._integer_bias(weight, plan.input_range, scale))
         floating = self._writer.op("Conv", inputs, **_geometry(weight.packed))
         quantised = self._writer.op("QuantizeLinear", [floating, *self._grid(plan.output_range)])
         self._writer.op("DequantizeLinear", [quantised, *self._grid(plan.output_range)], output)
-        return quantised
+        return codes
 
     def _float_conv(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
-        inputs = [x, self._float_weight(weight)]
+        floating = self._float_weight(weight)
+        inputs = [x, floating]
         if weight.packed.bias is not None:
             inputs.append(float_constant(self._writer, weight.packed.bias))
-        return self._writer.op("Conv", inputs, output, **_geometry(weight.packed))
-
-    def _matmul(self, weight: StoredWeight, factors: list[ir.Value], output: ir.Value) -> ir.Value:
-        return self._add_bias(weight, "MatMul", factors, output)
+        self._writer.op("Conv", inputs, output, **_geometry(weight.packed))
+        return floating
 
     def _add_bias(
         self, weight: StoredWeight, kind: str, factors: list[ir.Value], output: ir.Value
-    ) -> ir.Value:
+    ) -> None:
+        """Multiply, then add the bias: a bias given to the multiplying node itself would turn it into a float Gemm."""
         if weight.packed.bias is None:
-            return self._writer.op(kind, factors, output)
+            self._writer.op(kind, factors, output)
+            return
         product = self._writer.op(kind, factors)
         self._writer.op("Add", [product, float_constant(self._writer, weight.packed.bias)], output)
-        return product
+
+    def _transposed(self, matrix: ir.Value) -> ir.Value:
+        """[N, K] as [K, N], the only form in which a weight fuses; folded at load."""
+        return self._writer.op("Transpose", [matrix], perm=[1, 0])
 
     def _integer_bias(self, weight: StoredWeight, input_range: Range, scale: ir.Value) -> ir.Value:
         packed = weight.packed.weight
@@ -122,7 +135,7 @@ class SiteWriter:
         steps = torch.from_numpy(packed.scale.astype(np.float32))
         codes = conv_bias_codes(torch.from_numpy(weight.packed.bias), input_range, steps).int().numpy()
         step = self._writer.op("Mul", [scale, self._writer.constant(np.float32(input_range.scale))])
-        axis = {"axis": 0} if packed.granularity == "channel" else {}
+        axis = {"axis": 0} if _per_channel(weight) else {}
         return self._writer.op("DequantizeLinear", [self._writer.initializer(codes), step], **axis)
 
     def _codes(self, weight: StoredWeight) -> ir.Value:
@@ -136,10 +149,12 @@ class SiteWriter:
     def _float_weight(self, weight: StoredWeight) -> ir.Value:
         packed = weight.packed.weight
         if not isinstance(packed, PackedTensor):
+            if packed.dtype == np.float32:
+                return weight.planes[0]
             return self._writer.op("Cast", [weight.planes[0]], to=ir.DataType.FLOAT)
         codes = self._writer.op("Cast", [self._codes(weight)], to=ir.DataType.FLOAT)
         scale = self._scale(weight)
-        if packed.granularity == "channel":
+        if _per_channel(weight):
             column = self._writer.constant(np.array([-1, *[1] * (len(packed.shape) - 1)], np.int64))
             scale = self._writer.op("Reshape", [scale, column])
         return self._writer.op("Mul", [codes, scale])
@@ -165,6 +180,10 @@ class SiteWriter:
             )
             self._quantised[key] = tuple(outputs)
         return self._quantised[key]
+
+
+def _per_channel(weight: StoredWeight) -> bool:
+    return isinstance(weight.packed.weight, PackedTensor) and weight.packed.weight.granularity == "channel"
 
 
 def _geometry(packed: PackedSite) -> dict[str, int | list[int]]:

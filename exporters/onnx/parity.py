@@ -1,0 +1,105 @@
+"""Does the written file compute what the quantised torch model computes? Site by site, on real audio.
+
+Each site is given the very input that it had inside ONNX Runtime, so an error is charged to the site that made it and
+does not travel down the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from bitvox.compiler.frontend.model import FloatArray, SpeechModel
+from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.passes.quantizer import QuantisedSite
+from bitvox.errors import RequestError
+from bitvox.exporters.onnx.forms import SiteValues
+from bitvox.exporters.onnx.skeleton import INPUT
+
+# Root mean square of the difference over that of the output. Sums in another order differ by 1e-6; a value next to a
+# rounding boundary that falls to the other side moves one code, which leaves 1e-4 over a clip. A wrong kernel, a
+# saturating accumulator or a lost bias leaves far more than 1e-3.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Relative difference of every site's output, in execution order."""
+
+    difference: Mapping[str, float]
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The site that differs most, and by how much."""
+        name = max(self.difference, key=lambda site: self.difference[site])
+        return name, self.difference[name]
+
+    def check(self) -> None:
+        """Raise RequestError that names the first site outside the tolerance."""
+        for name, difference in self.difference.items():
+            if not difference <= TOLERANCE:
+                raise RequestError(
+                    f"site '{name}': its output in ONNX Runtime differs from the quantised model by "
+                    f"{difference:.1e} of its size (allowed {TOLERANCE:.0e})"
+                )
+
+
+def measure_parity(
+    model: SpeechModel,
+    plan: QuantPlan,
+    written: Path,
+    sites: Mapping[str, SiteValues],
+    samples: FloatArray,
+) -> Parity:
+    """Compare every site of the file with its quantised torch form on one clip of samples [T]."""
+    values = _run_with_site_values(written, sites, model.processor.features(samples)[None])
+    difference = {}
+    for site in model.sites:
+        at = sites[site.name]
+        reference = QuantisedSite(model.site_module(site), site, plan.site(site.name))
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(values[at.input])).numpy()
+        difference[site.name] = _relative(values[at.output], expected)
+    return Parity(difference)
+
+
+def _relative(actual: FloatArray, expected: FloatArray) -> float:
+    if actual.shape != expected.shape:
+        return float("inf")
+    error = np.sqrt(np.mean(np.square(actual.astype(np.float64) - expected)))
+    return float(error / max(np.sqrt(np.mean(np.square(expected.astype(np.float64)))), 1e-12))
+
+
+def _run_with_site_values(
+    written: Path, sites: Mapping[str, SiteValues], features: FloatArray
+) -> dict[str, FloatArray]:
+    with _exposed(written, sites) as (path, names):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return dict(zip(names, session.run(names, {INPUT: features}), strict=True))
+
+
+@contextmanager
+def _exposed(written: Path, sites: Mapping[str, SiteValues]) -> Iterator[tuple[Path, list[str]]]:
+    """A copy of the graph beside its data file in which the input and output of every site are graph outputs."""
+    proto = onnx.load(written, load_external_data=False)
+    present = {value.name for value in (*proto.graph.output, *proto.graph.input)}
+    names = list(dict.fromkeys(name for at in sites.values() for name in (at.input, at.output)))
+    for name in names:
+        if name not in present:
+            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    path = written.with_name("parity.onnx")
+    path.write_bytes(proto.SerializeToString())
+    try:
+        yield path, names
+    finally:
+        path.unlink()
