@@ -1,0 +1,251 @@
+"""Judge a bundle on recordings: error rates, what quantisation changed, what it hears in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bitvox.benchmarks import metrics
+from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
+from bitvox.compiler.frontend.audio import Clip, defect, read_clip
+from bitvox.compiler.frontend.processor import Processor
+from bitvox.errors import InputError
+from bitvox.exporters.bundle import Bundle
+from bitvox.exporters.runner import Runner, open_runner
+from bitvox.progress import Progress, logger, no_progress
+
+FloatArray = npt.NDArray[np.float32]
+
+# Root mean square of the faint noise: 60 dB below full scale, a quiet room.
+_FAINT = 1e-3
+_SILENT_SECONDS = (1, 3)
+
+
+class Transcriber(Protocol):
+    """A model that writes text: a `Runner`, or the full-precision `SpeechModel`."""
+
+    def transcribe(self, samples: FloatArray) -> str:
+        """Transcript of samples [T] at the model's rate."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in one clip, as far as known, and what the models wrote."""
+
+    path: str
+    speaker: str | None
+    seconds: float
+    reference: str | None
+    bundle: str
+    full_precision: str | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Error rates of one model against people's transcripts, and the words it wrote for silence."""
+
+    words: metrics.ErrorRate | None
+    characters: metrics.ErrorRate | None
+    words_on_silence: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The bundle beside the full-precision model.
+
+    Attributes:
+        word_error_rate: Errors of the bundle per word of the full-precision transcripts: label-free
+            agreement.
+        identical: Share of clips with the same transcript, 0 to 1.
+        difference: Word error rate of the bundle minus that of the full-precision model, in points, paired.
+        no_regression: Share of clips with no more word errors than the full-precision model makes, 0 to 1.
+    """
+
+    word_error_rate: metrics.ErrorRate
+    identical: float
+    difference: metrics.Interval | None
+    no_regression: float | None
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """Everything that an evaluation found, with what it takes to repeat it.
+
+    Attributes:
+        bundle: Its folder; `bytes`: its size.
+        data: Where the recordings came from; `digest`: SHA-256 over their samples and transcripts.
+        clips: Recordings judged; `skipped`: recordings that could not be used; `seconds`: length of those
+            judged.
+        clustered_by: What the intervals resample: `speaker` or `clip`.
+        scores: Of the bundle; `full_precision`: of the full-precision model; `comparison`: of the two.
+        real_time_factor: Seconds of computing per second of audio, for the bundle, features and decoding
+            included.
+        transcripts: Clip by clip.
+    """
+
+    bundle: str
+    bytes: int
+    data: str
+    digest: str
+    clips: int
+    skipped: int
+    seconds: float
+    clustered_by: str
+    scores: Scores
+    full_precision: Scores | None
+    comparison: Comparison | None
+    real_time_factor: float
+    transcripts: tuple[Transcript, ...]
+
+    def to_json(self) -> str:
+        """The report as one JSON document."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2)
+
+
+def evaluate(
+    bundle: Bundle,
+    dataset: Dataset,
+    full_precision: Transcriber | None = None,
+    progress: Progress = no_progress,
+    num_threads: int = 1,
+) -> EvalReport:
+    """Transcribe every recording with the bundle, and with the full-precision model where given, and compare.
+
+    Greedy decoding, one clip at a time. A recording that cannot be read is skipped with a warning. Raises
+    InputError when none is left, or when there are neither transcripts nor a full-precision model to judge
+    by.
+    """
+    if not dataset.has_transcripts and full_precision is None:
+        raise InputError(
+            f"{dataset.origin}: no transcripts; judging without them needs the full-precision model"
+        )
+    runner = open_runner(bundle, num_threads)
+    heard = _listen(runner, dataset, full_precision, progress)
+    if not heard.transcripts:
+        total = len(dataset.utterances)
+        raise InputError(
+            f"{dataset.origin}: none of its {total} recordings can be used (each is named above)"
+        )
+    rate = runner.processor.sampling_rate
+    seconds = sum(entry.seconds for entry in heard.transcripts)
+    scored = [entry.bundle for entry in heard.transcripts]
+    return EvalReport(
+        bundle=str(bundle.folder),
+        bytes=bundle.bytes,
+        data=str(dataset.origin),
+        digest=heard.digest,
+        clips=len(scored),
+        skipped=len(dataset.utterances) - len(scored),
+        seconds=seconds,
+        clustered_by=heard.clustered_by,
+        scores=_scores(runner, scored, heard, rate),
+        full_precision=_full_precision_scores(full_precision, heard, rate),
+        comparison=_comparison(heard) if full_precision else None,
+        real_time_factor=heard.computing / seconds,
+        transcripts=heard.transcripts,
+    )
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Transcripts of the usable recordings, what intervals resample, and seconds that the bundle computed."""
+
+    transcripts: tuple[Transcript, ...]
+    clusters: list[Hashable]
+    clustered_by: str
+    digest: str
+    computing: float
+
+    @property
+    def references(self) -> list[str] | None:
+        """What people said, where all of it is known."""
+        texts = [entry.reference for entry in self.transcripts if entry.reference is not None]
+        return texts if len(texts) == len(self.transcripts) else None
+
+
+def _listen(
+    runner: Runner, dataset: Dataset, full_precision: Transcriber | None, progress: Progress
+) -> _Heard:
+    transcripts, used, computing = [], [], 0.0
+    digest = hashlib.sha256()
+    total = len(dataset.utterances)
+    for index, utterance in enumerate(dataset.utterances):
+        progress("evaluate", index, total)
+        clip = _read(utterance, runner.processor)
+        if clip is None:
+            continue
+        started = time.perf_counter()
+        text = runner.transcribe(clip.samples)
+        computing += time.perf_counter() - started
+        baseline = full_precision.transcribe(clip.samples) if full_precision else None
+        name = str(utterance.path)
+        transcripts.append(Transcript(name, utterance.speaker, clip.seconds, utterance.text, text, baseline))
+        used.append(utterance)
+        digest.update(f"{clip.digest}\t{utterance.speaker}\t{utterance.text}\n".encode())
+    progress("evaluate", total, total)
+    keys, clustered_by = clusters(used)
+    return _Heard(tuple(transcripts), keys, clustered_by, digest.hexdigest(), computing)
+
+
+def _read(utterance: Utterance, processor: Processor) -> Clip | None:
+    try:
+        clip = read_clip(utterance.path, processor.sampling_rate)
+    except InputError as error:
+        logger.warning("skipped %s", error)
+        return None
+    # Digital silence is a fair question to a recogniser; a clip shorter than one frame is none.
+    if clip.samples.size < processor.minimum_samples:
+        logger.warning("skipped %s: %s", utterance.path, defect(clip, processor.minimum_samples))
+        return None
+    return clip
+
+
+def _scores(model: Transcriber, texts: list[str], heard: _Heard, rate: int) -> Scores:
+    silent = words_on_silence(model, rate)
+    if heard.references is None:
+        return Scores(None, None, silent)
+    words = metrics.error_rate(metrics.count_words(heard.references, texts), heard.clusters)
+    characters = metrics.error_rate(metrics.count_characters(heard.references, texts), heard.clusters)
+    return Scores(words, characters, silent)
+
+
+def _full_precision_scores(model: Transcriber | None, heard: _Heard, rate: int) -> Scores | None:
+    return _scores(model, _full_precision_texts(heard), heard, rate) if model else None
+
+
+def _full_precision_texts(heard: _Heard) -> list[str]:
+    return [entry.full_precision or "" for entry in heard.transcripts]
+
+
+def _comparison(heard: _Heard) -> Comparison:
+    texts, baseline = [entry.bundle for entry in heard.transcripts], _full_precision_texts(heard)
+    agreement = metrics.error_rate(metrics.count_words(baseline, texts), heard.clusters)
+    identical = metrics.identical_share(texts, baseline)
+    if heard.references is None:
+        return Comparison(agreement, identical, None, None)
+    ours, theirs = (metrics.count_words(heard.references, written) for written in (texts, baseline))
+    return Comparison(
+        word_error_rate=agreement,
+        identical=identical,
+        difference=metrics.rate_difference(ours, theirs, heard.clusters),
+        no_regression=metrics.no_regression_share(ours, theirs),
+    )
+
+
+def words_on_silence(model: Transcriber, rate: int) -> int:
+    """Words written for one and three seconds of digital silence and of faint white noise: all invented."""
+    noise = np.random.default_rng(0)
+    clips = []
+    for seconds in _SILENT_SECONDS:
+        samples = seconds * rate
+        clips += [np.zeros(samples), _FAINT * noise.standard_normal(samples)]
+    return sum(metrics.word_count(model.transcribe(clip.astype(np.float32))) for clip in clips)
