@@ -49,7 +49,7 @@ class Bundle:
     @property
     def bytes(self) -> int:
         """Bytes that the bundle takes: the sizes of all files in the folder, by os.stat."""
-        return sum(path.stat().st_size for path in _files(self.folder))
+        return folder_bytes(self.folder)
 
     def check_hashes(self) -> None:
         """Raise InputError that names the first file whose content is not what was written."""
@@ -70,6 +70,11 @@ class Bundle:
             if fault:
                 found.append(f"{name}: {fault}")
         return found + [f"{name}: extra: not in the manifest" for name in _extra(self.folder, self.manifest)]
+
+
+def folder_bytes(folder: Path) -> int:
+    """Sum of the sizes of all files below a folder, by os.stat: what a budget bounds."""
+    return sum(path.stat().st_size for path in _files(folder))
 
 
 def check_output(out: Path) -> None:
@@ -107,7 +112,7 @@ def write_atomically(out: Path, fill: Callable[[Path], None]) -> None:
             _replace(out, folder)
         except Exception as error:
             if _disk_is_full(error):
-                written = format_size(sum(path.stat().st_size for path in _files(folder)))
+                written = format_size(folder_bytes(folder))
                 raise RequestError(
                     f"{out}: the disk is full (after {written}): free some space or choose another --out"
                 ) from error

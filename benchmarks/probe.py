@@ -1,0 +1,57 @@
+"""One model in one fresh process: `python -m bitvox.benchmarks.probe TARGET FOLDER THREADS SAMPLES`.
+
+Prints a JSON object with load and first-run seconds and the process's memory. FOLDER `-` loads nothing: the
+memory of the runtime alone, which is subtracted. A process measures its own memory best when nothing else
+ever lived in it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bitvox.exporters.runner import SESSIONS, open_session
+
+
+def memory(field: str) -> int | None:
+    """A field of /proc/self/status in bytes: `VmHWM` (peak) or `VmRSS`; None where there is no such file.
+
+    Not getrusage: its maximum survives exec, so that a child begins with its parent's peak.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"{field}:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else None
+
+
+def noise(samples: int) -> np.ndarray:
+    """Seeded white noise of unit variance, float32 [T]: a CTC model's time does not depend on the sound."""
+    return np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+
+
+def main(target: str, folder: str, num_threads: str, samples: str) -> None:
+    """Load, run once, report."""
+    importlib.import_module(SESSIONS[target])
+    features = noise(int(samples))
+    found: dict[str, float | int | None] = {}
+    if folder != "-":
+        started = time.perf_counter()
+        session = open_session(target, Path(folder), int(num_threads))
+        found["load"] = time.perf_counter() - started
+        started = time.perf_counter()
+        session.run(features)
+        found["first"] = time.perf_counter() - started
+    found["resident"], found["peak"] = memory("VmRSS"), memory("VmHWM")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
