@@ -175,7 +175,7 @@ def _size(
     context: PassContext, entries: Sequence[tuple[Site, SitePlan]], width: int, accounting: Accounting
 ) -> int:
     if accounting == "paper":
-        return sum(site.weights * width for site, _ in entries) // 8 + 1
+        return sum((site.weights * width + 7) // 8 for site, _ in entries)
     return sum(
         context.costs.site(site, width, entry.granularity, entry.activations) for site, entry in entries
     )

@@ -42,5 +42,5 @@ def paper_bytes(model: SpeechModel, plan: QuantPlan) -> int:
     that fits the published points (arXiv 2307.12659, uniform 5 to 8 bits at 58.0, 68.7, 79.4, 90.0). No file
     has this size; it serves comparison with the figure alone.
     """
-    bits = sum(model.site(entry.site).weights * entry.bits for entry in plan.sites if entry.bits is not None)
-    return paper_rest_bytes(model, plan) + (bits + 7) // 8
+    quantised = ((model.site(entry.site), entry.bits) for entry in plan.sites if entry.bits is not None)
+    return paper_rest_bytes(model, plan) + sum((site.weights * bits + 7) // 8 for site, bits in quantised)

@@ -139,7 +139,8 @@ class _Observed:
     def visit(self, site: Site, values: Tensor, output: Tensor) -> None:
         record = self.records.setdefault(site.name, _Record())
         record.inputs.update(values)
-        record.outputs.update(output)
+        if site.operator == "conv1d":
+            record.outputs.update(output)
         if site.name not in self.samplers:
             return
         available = output_rows(site, output.detach()).shape[0]
@@ -157,7 +158,7 @@ class _Observed:
     def check_finite(self) -> None:
         for name, record in self.records.items():
             for seen in (record.inputs, record.outputs):
-                if not (abs(seen.low) < float("inf") and abs(seen.high) < float("inf")):
+                if not seen.finite:
                     raise InputError(f"site {name}: its activations are not finite on the calibration clips")
 
     def sample(self, context: PassContext, site: Site) -> SiteSample:
@@ -203,7 +204,7 @@ def _input_spans(context: PassContext, observed: _Observed) -> dict[str, Range]:
         for site in group:
             if site.name in observed.records:
                 seen = observed.records[site.name].inputs
-                merged.low, merged.high = min(merged.low, seen.low), max(merged.high, seen.high)
+                merged.include(seen.low, seen.high)
         spans.update({site.name: merged.span() for site in group})
     return spans
 

@@ -56,7 +56,17 @@ class RangeObserver:
     def update(self, values: Tensor) -> None:
         """Take in a tensor of any shape."""
         low, high = torch.aminmax(values.detach())
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        self.include(float(low), float(high))
+
+    def include(self, low: float, high: float) -> None:
+        """Take in an interval; a NaN end stays."""
+        self.low = low if math.isnan(low) else min(self.low, low)
+        self.high = high if math.isnan(high) else max(self.high, high)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every value seen was finite; true of an empty stream."""
+        return self.low == math.inf or math.isfinite(self.low + self.high)
 
     def span(self) -> Range:
         """The interval seen, widened to contain zero; [-1, 1] where nothing but zero was seen."""

@@ -122,7 +122,7 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     found = document["plan_format"]
     if isinstance(found, int) and found > FORMAT_VERSION:
         raise InputError(
-            f"{origin}: plan format {found} is newer than the {FORMAT_VERSION} that this bitvox reads; upgrade it"
+            f"{origin}: plan format {found} is newer than this bitvox's {FORMAT_VERSION}; upgrade bitvox"
         )
     return document
 

@@ -1,0 +1,107 @@
+import dataclasses
+
+import pytest
+from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
+from bitvox.compiler.passes.base import PassContext, Sequential
+from bitvox.compiler.passes.calibrate import CalibratePass
+from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
+from bitvox.compiler.passes.start import start_plan
+from bitvox.errors import InputError
+from support import PackedCosts, noise_clips, tiny_context
+
+
+class DictStore(dict):
+    def put(self, key: str, value: str) -> None:
+        self[key] = value
+
+
+def _start() -> tuple[PassContext, QuantPlan, Sequential]:
+    context = tiny_context()
+    plan = start_plan(context.model, PackedCosts(), "onnx")
+    budget = bytes_at_width(context, plan, 4)
+    return context, plan, Sequential((MeasureSensitivityPass(), AllocateMyQASRPass(budget), CalibratePass()))
+
+
+def _counting(context: PassContext, steps: list[tuple[str, int, int]]) -> PassContext:
+    return dataclasses.replace(context, progress=lambda *step: steps.append(step))
+
+
+def test_the_whole_sequence_gives_a_complete_plan() -> None:
+    context, plan, passes = _start()
+    result = passes.run(context, plan)
+    assert result.total_bytes <= result.budget
+    assert result.method == "score=median order=ascending calibration=min-max"
+    assert all(e.input_range for e in result.sites if e.activations == "static")
+
+
+def test_a_second_run_takes_everything_from_the_store() -> None:
+    context, plan, passes = _start()
+    store, steps = DictStore(), []
+    first = passes.run(context, plan, store)
+    assert len(store) == 3
+    assert passes.run(_counting(context, steps), plan, store) == first
+    assert steps == []
+
+
+def test_an_interrupted_run_resumes_after_the_last_finished_pass() -> None:
+    context, plan, passes = _start()
+    store, steps = DictStore(), []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "calibrate":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        passes.run(dataclasses.replace(context, progress=stop), plan, store)
+    assert len(store) == 2
+    assert not any(context.model.site_module(site)._forward_hooks for site in context.model.sites)
+    resumed = passes.run(_counting(context, steps), plan, store)
+    assert {stage for stage, _, _ in steps} == {"calibrate"}
+    assert resumed == passes.run(context, plan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: dataclasses.replace(c, clips=noise_clips(seed=1)),
+        lambda c: dataclasses.replace(c, costs=PackedCosts(fixed=999)),
+        lambda c: dataclasses.replace(c, model=dataclasses.replace(c.model, fingerprint="0" * 64)),
+    ],
+)
+def test_other_clips_costs_or_models_share_nothing(change) -> None:
+    context, plan, passes = _start()
+    store = DictStore()
+    passes.run(context, plan, store)
+    other = change(context)
+    passes.run(other, start_plan(other.model, other.costs, "onnx"), store)
+    assert len(store) == 6
+
+
+def test_a_damaged_entry_is_computed_again() -> None:
+    context, plan, passes = _start()
+    store = DictStore()
+    first = passes.run(context, plan, store)
+    for key in store:
+        store[key] = "{"
+    assert passes.run(context, plan, store) == first
+
+
+def test_contracts_are_checked_before_any_work() -> None:
+    context, plan, _ = _start()
+    steps: list[tuple[str, int, int]] = []
+    with pytest.raises(
+        InputError, match="pass allocate-myqasr: needs scores, which no pass before it provides"
+    ):
+        Sequential((AllocateMyQASRPass(10**6),)).run(context, plan)
+    with pytest.raises(InputError, match="pass calibrate: needs widths"):
+        Sequential((MeasureSensitivityPass(), CalibratePass())).run(_counting(context, steps), plan)
+    assert steps == []
+
+
+def test_a_finished_plan_can_be_calibrated_again() -> None:
+    context, plan, passes = _start()
+    finished = passes.run(context, plan)
+    again = Sequential((CalibratePass("cosine"),)).run(context, finished)
+    assert [e.bits for e in again.sites] == [e.bits for e in finished.sites]
+    assert again.method.endswith("calibration=cosine")
