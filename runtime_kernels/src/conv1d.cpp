@@ -1,0 +1,289 @@
+// Conv1d as a linear over windows. Activations are quantised once into [group][frame][channel]; with codes stored tap
+// first, the window of an output frame is then `taps * channels` bytes in a row, and the next one starts
+// `stride * channels` further on: the tiles read the windows where they lie, and no im2col matrix exists.
+// Dilated windows and weights packed flat are gathered, one run of frames and one group at a time.
+#include <cmath>
+#include <cstring>
+
+#include "dispatch.h"
+#include "pack.h"
+#include "panel.h"
+#include "pool.h"
+
+namespace bitvox {
+namespace {
+
+struct Plan {
+    Layer layer;
+    int taps, stride, padding, dilation, groups;
+    int group_channels, group_outputs;
+    int64_t frames_in, frames_out;
+    int64_t runs;            // per batch item
+    int threads;
+    bool gather;             // windows must be copied
+    bool tap_first;          // order of the codes inside a window
+    int window_frames;       // input frames that a full run reads
+    ptrdiff_t row_bytes;     // of a gathered window
+    size_t thread_bytes;
+};
+
+struct Buffers {
+    Scratch scratch;
+    int8_t* frames;       // [groups][window_frames][group_channels]
+    int32_t* frame_sums;  // [window_frames], of one group
+    int8_t* rows;         // gathered windows of one group
+    float* scales;
+    int32_t* offsets;
+    float* y;             // [NBIT_CONV_FRAMES][panel columns]
+};
+
+Buffers carve(Carver& carver, const Plan& p) {
+    const Weight& w = p.layer.weight;
+    Buffers b;
+    b.scratch = carve_scratch(carver, w);
+    const size_t channels = size_t(p.groups) * p.group_channels;
+    b.frames = carver.take<int8_t>(p.window_frames * channels + kBlockDepth);
+    b.frame_sums = carver.take<int32_t>(p.window_frames);
+    b.rows = carver.take<int8_t>(p.gather ? size_t(NBIT_CONV_FRAMES) * p.row_bytes : 0);
+    b.scales = carver.take<float>(NBIT_CONV_FRAMES);
+    b.offsets = carver.take<int32_t>(size_t(NBIT_CONV_FRAMES) * w.groups);
+    b.y = carver.take<float>(size_t(NBIT_CONV_FRAMES) * kMaxTileBlocks * kBlockColumns);
+    return b;
+}
+
+nbit_status check(const nbit_conv1d_call& c, const Weight& w) {
+    if (c.batch < 1 || c.channels < 1 || c.frames < 1 || c.stride < 1 || c.padding < 0) return NBIT_BAD_SHAPE;
+    if (c.dilation < 1 || c.groups < 1 || c.padding > (1 << 20) || c.frames > (int64_t(1) << 40)) return NBIT_BAD_SHAPE;
+    if (c.channels % c.groups || w.outputs % c.groups || w.depth % (c.channels / c.groups)) return NBIT_BAD_SHAPE;
+    if (w.taps != 1 && w.depth / w.taps != c.channels / c.groups) return NBIT_BAD_SHAPE;
+    if (!(c.x_scale >= 0) || std::isinf(c.x_scale)) return NBIT_BAD_OPTION;
+    if (c.x_zero < -128 || c.x_zero > 127 || (c.x_scale == 0 && c.x_zero != 0)) return NBIT_BAD_OPTION;
+    if (c.activation != NBIT_ACTIVATION_NONE && c.activation != NBIT_ACTIVATION_GELU) return NBIT_BAD_OPTION;
+    return NBIT_OK;
+}
+
+nbit_status prepare(const nbit_conv1d_call* call, Plan* plan) {
+    if (!call) return NBIT_BAD_POINTER;
+    Weight w;
+    nbit_shape shape;
+    nbit_status status = open_weight(call->weight, call->weight_bytes, &w, &shape);
+    if (status == NBIT_OK) status = check(*call, w);
+    if (status != NBIT_OK) return status;
+    const Kernels* kernels = find_kernels(call->isa);
+    if (!kernels) return NBIT_BAD_ISA;
+    Plan p{};
+    p.layer = {kernels, w, call->bias, call->activation, call->x_zero};
+    p.stride = call->stride;
+    p.padding = call->padding;
+    p.dilation = call->dilation;
+    p.groups = call->groups;
+    p.group_channels = int(call->channels / call->groups);
+    p.group_outputs = w.outputs / call->groups;
+    p.taps = w.depth / p.group_channels;
+    p.frames_in = call->frames;
+    const int64_t reach = int64_t(p.taps - 1) * p.dilation + 1;
+    if (p.frames_in + 2 * p.padding < reach) return NBIT_BAD_SHAPE;
+    p.frames_out = (p.frames_in + 2 * p.padding - reach) / p.stride + 1;
+    p.runs = ceil_div(p.frames_out, NBIT_CONV_FRAMES);
+    const int64_t run_frames = p.frames_out < NBIT_CONV_FRAMES ? p.frames_out : NBIT_CONV_FRAMES;
+    const int64_t window_frames = (run_frames - 1) * p.stride + reach;
+    if (window_frames > (1 << 24)) return NBIT_BAD_SHAPE;
+    p.window_frames = int(window_frames);
+    p.tap_first = w.taps == p.taps || p.group_channels == 1;
+    const bool padded = w.depth % kBlockDepth && kernels->code_bias(w.bits);  // a zero code would not be zero
+    p.gather = !p.tap_first || (p.dilation > 1 && p.taps > 1) || padded;
+    p.row_bytes = row_stride(w.depth);
+    const int64_t tasks = call->batch * p.runs;
+    const int available = nbit_pool_threads(call->pool);
+    p.threads = tasks < available ? int(tasks) : available;
+    Carver carver(nullptr);
+    carve(carver, p);
+    p.thread_bytes = carver.used();
+    *plan = p;
+    return NBIT_OK;
+}
+
+// The input frames [first, first + count) of one run, in coordinates that include the padding, and what of them is real.
+struct Span {
+    int64_t first;
+    int count;
+    int real_begin, real_end;  // within the span
+};
+
+Span span_of(const Plan& p, int64_t frame, int frames) {
+    Span s;
+    s.first = frame * p.stride - p.padding;
+    s.count = (frames - 1) * p.stride + (p.taps - 1) * p.dilation + 1;
+    const int64_t begin = s.first < 0 ? -s.first : 0;
+    const int64_t end = p.frames_in - s.first;
+    s.real_begin = int(begin < s.count ? begin : s.count);
+    s.real_end = int(end < s.count ? end : s.count);
+    if (s.real_end < s.real_begin) s.real_end = s.real_begin;
+    return s;
+}
+
+// Returns the scale of the run.
+float quantise_run(const nbit_conv1d_call& call, const Plan& p, const float* x, const Span& span, Buffers& b) {
+    const Kernels& k = *p.layer.kernels;
+    const int channels = p.groups * p.group_channels;
+    const int real = span.real_end - span.real_begin;
+    const size_t group_bytes = size_t(span.count) * p.group_channels;
+    const float* source = x + span.first + span.real_begin;
+    float scale = call.x_scale, factor = 0.0f;
+    if (call.x_scale == 0) {
+        uint32_t largest = 0;
+        for (int c = 0; c < channels; ++c) {
+            const uint32_t m = k.magnitude(source + c * p.frames_in, size_t(real));
+            largest = m > largest ? m : largest;
+        }
+        factor = dynamic_factor(largest, &scale);
+    }
+    std::memset(b.frames, call.x_zero, p.groups * group_bytes);
+    if (real == 0 || (call.x_scale == 0 && factor == 0)) return scale;
+    for (int g = 0; g < p.groups; ++g) {
+        const Grid grid{source + int64_t(g) * p.group_channels * p.frames_in, ptrdiff_t(p.frames_in), p.group_channels,
+                        real};
+        int8_t* q = b.frames + g * group_bytes + size_t(span.real_begin) * p.group_channels;
+        if (call.x_scale > 0) k.quantise_frames_calibrated(grid, scale, call.x_zero, q, p.group_channels);
+        else k.quantise_frames(grid, factor, q, p.group_channels);
+    }
+    return scale;
+}
+
+// One window in the order of the codes, zeros behind it.
+void gather_window(const Plan& p, const int8_t* window, int8_t* row) {
+    const int channels = p.group_channels;
+    const ptrdiff_t step = ptrdiff_t(p.dilation) * channels;
+    for (int tap = 0; tap < p.taps; ++tap) {
+        const int8_t* from = window + tap * step;
+        if (p.tap_first) {
+            std::memcpy(row + ptrdiff_t(tap) * channels, from, channels);
+        } else {
+            for (int c = 0; c < channels; ++c) row[ptrdiff_t(c) * p.taps + tap] = from[c];
+        }
+    }
+    const int depth = p.layer.weight.depth;
+    std::memset(row + depth, 0, size_t(p.row_bytes - depth));
+}
+
+// Offsets from sums of frames, which neighbouring windows share.
+void offsets_by_frames(const Plan& p, const int8_t* group, const Span& span, int frames, Buffers& b) {
+    const Kernels& k = *p.layer.kernels;
+    const int32_t factor = offset_factor(p.layer);
+    for (int f = 0; f < span.count; ++f) {
+        const int8_t* frame = group + ptrdiff_t(f) * p.group_channels;
+        b.frame_sums[f] = p.group_channels == 1 ? *frame : k.sum(frame, p.group_channels);
+    }
+    for (int r = 0; r < frames; ++r) {
+        int32_t total = 0;
+        for (int tap = 0; tap < p.taps; ++tap) total += b.frame_sums[r * p.stride + tap * p.dilation];
+        b.offsets[r] = factor * total;
+    }
+}
+
+void offsets_by_rows(const Layer& layer, const Rows& rows, int32_t* offsets) {
+    const Weight& w = layer.weight;
+    const int depth = w.group_blocks * kBlockDepth;
+    for (int r = 0; r < rows.count; ++r) {
+        for (int g = 0; g < w.groups; ++g) {
+            const int32_t sum = layer.kernels->sum(rows.x + r * rows.stride + g * depth, depth);
+            offsets[r * w.groups + g] = offset_factor(layer) * sum;
+        }
+    }
+}
+
+Rows windows(const Plan& p, int group, const Span& span, int frames, Buffers& b) {
+    const int8_t* base = b.frames + size_t(group) * span.count * p.group_channels;
+    const ptrdiff_t step = ptrdiff_t(p.stride) * p.group_channels;
+    Rows rows{base, step, frames, b.scales, b.offsets};
+    if (p.gather) {
+        for (int r = 0; r < frames; ++r) gather_window(p, base + r * step, b.rows + r * p.row_bytes);
+        rows.x = b.rows;
+        rows.stride = p.row_bytes;
+    }
+    if (p.layer.weight.groups > 1) offsets_by_rows(p.layer, rows, b.offsets);
+    else offsets_by_frames(p, base, span, frames, b);
+    return rows;
+}
+
+// All outputs of one group, panel by panel; `y` points at the run's first frame of output 0.
+void run_group(const Plan& p, int group, const Rows& rows, Buffers& b, float* y) {
+    const int first = group * p.group_outputs, end = first + p.group_outputs;
+    const int end_block = int(ceil_div(end, kBlockColumns));
+    for (int block = first / kBlockColumns; block < end_block;) {
+        const int blocks = panel_width(p.layer, rows.count, block, end_block);
+        const int base = block * kBlockColumns, columns = blocks * kBlockColumns;
+        const Output out{b.y, nullptr, columns, base};
+        run_panel(p.layer, rows, block, blocks, base + columns, b.scratch, out);
+        const int from = first > base ? first : base;
+        const int to = end < base + columns ? end : base + columns;
+        const Grid grid{b.y + (from - base), columns, rows.count, to - from};
+        p.layer.kernels->transpose(grid, y + from * p.frames_out, ptrdiff_t(p.frames_out));
+        block += blocks;
+    }
+}
+
+void run_run(const nbit_conv1d_call& call, const Plan& p, int64_t item, int64_t run, Buffers& b) {
+    const int64_t frame = run * NBIT_CONV_FRAMES;
+    const int64_t left = p.frames_out - frame;
+    const int frames = int(left < NBIT_CONV_FRAMES ? left : NBIT_CONV_FRAMES);
+    const Span span = span_of(p, frame, frames);
+    const float scale = quantise_run(call, p, call.x + item * call.channels * call.frames, span, b);
+    for (int r = 0; r < frames; ++r) b.scales[r] = scale;
+    float* y = call.y + item * p.layer.weight.outputs * p.frames_out + frame;
+    for (int g = 0; g < p.groups; ++g) run_group(p, g, windows(p, g, span, frames, b), b, y);
+}
+
+struct Job {
+    const nbit_conv1d_call* call;
+    const Plan* plan;
+};
+
+void run_thread(void* context, int index) {
+    const Job& job = *static_cast<const Job*>(context);
+    const Plan& p = *job.plan;
+    Carver carver(static_cast<uint8_t*>(job.call->workspace) + p.thread_bytes * index);
+    Buffers buffers = carve(carver, p);
+    const int64_t tasks = job.call->batch * p.runs;
+    const int64_t last = tasks * (index + 1) / p.threads;
+    for (int64_t task = tasks * index / p.threads; task < last; ++task) {
+        run_run(*job.call, p, task / p.runs, task % p.runs, buffers);
+    }
+}
+
+}  // namespace
+}  // namespace bitvox
+
+using namespace bitvox;
+
+extern "C" {
+
+nbit_status nbit_conv1d_frames(const nbit_conv1d_call* call, int64_t* frames_out) {
+    if (!frames_out) return NBIT_BAD_POINTER;
+    Plan plan;
+    const nbit_status status = prepare(call, &plan);
+    if (status == NBIT_OK) *frames_out = plan.frames_out;
+    return status;
+}
+
+nbit_status nbit_conv1d_workspace(const nbit_conv1d_call* call, size_t* bytes) {
+    if (!bytes) return NBIT_BAD_POINTER;
+    Plan plan;
+    const nbit_status status = prepare(call, &plan);
+    if (status == NBIT_OK) *bytes = plan.thread_bytes * plan.threads;
+    return status;
+}
+
+nbit_status nbit_conv1d(const nbit_conv1d_call* call) {
+    Plan plan;
+    const nbit_status status = prepare(call, &plan);
+    if (status != NBIT_OK) return status;
+    if (!call->x || !call->y || !call->workspace) return NBIT_BAD_POINTER;
+    if (reinterpret_cast<uintptr_t>(call->workspace) % NBIT_ALIGNMENT) return NBIT_BAD_POINTER;
+    if (call->workspace_bytes < plan.thread_bytes * plan.threads) return NBIT_BAD_SIZE;
+    Job job{call, &plan};
+    run_tasks(call->pool, plan.threads, run_thread, &job);
+    return NBIT_OK;
+}
+
+}  // extern "C"

@@ -1,0 +1,88 @@
+// What every instruction set provides: one table of functions over plain structs. No type here holds code, so nothing
+// compiled for a higher instruction set can leak into a lower one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bitvox {
+
+constexpr int kMaxRows = 8;         // rows of the tallest tile
+constexpr int kMaxTileBlocks = 4;   // column blocks of the widest tile (a single row; taller tiles have at most 2)
+constexpr int kPanelBlocks = 2;     // column blocks of a panel
+constexpr int kPanelColumns = kPanelBlocks * 16;
+
+// One tile: `rows` rows against `blocks` column blocks over all of k.
+struct Tile {
+    const int8_t* x;          // [rows][32 * k_blocks]
+    ptrdiff_t x_stride;
+    const float* x_scales;    // [rows]
+    const int32_t* x_offsets; // [rows][groups]: -sum of the row over the group, times zero where `zeros` is null
+
+    const uint8_t* packed;    // lines of the first block; its neighbours along the columns follow it directly
+    size_t packed_step;       // bytes from one k block to the next
+    uint8_t* panel;           // unpacked codes: [k_blocks][8 quads][blocks][64]
+    size_t panel_step;        // bytes from one k block to the next; 0 lets a packed tile discard what it unpacks
+
+    int k_blocks;
+    int group_blocks;         // k blocks that share a scale; k_blocks for one scale per column
+    const float* scales;      // [groups][16 * blocks]
+    const int32_t* zeros;     // the same shape, or null
+    const int32_t* corrections;  // the same shape, added to the sums, or null
+    const float* bias;        // [16 * blocks]
+
+    float* y;                 // [rows][16 * blocks]
+    int32_t* sums;            // instead of y, where not null: the integers before any scale
+    ptrdiff_t y_stride;
+};
+
+// The tallest tiles that keep every accumulator in a register.
+struct Heights {
+    int packed;  // 0: a packed tile of 0 rows unpacks the panel; a single row always has its own tile
+    int panel;
+};
+
+struct Grid {
+    const float* data;
+    ptrdiff_t stride;  // elements from row to row
+    int rows, columns;
+};
+
+struct Kernels {
+    const char* name;
+    bool (*supported)();
+    Heights heights;          // one scale per column
+    Heights grouped_heights;  // scales along k need a second, float, set of accumulators
+
+    // Unpacks in registers: one row by 1, 2 or 4 blocks; or up to heights.packed rows by 1 or 2, leaving a panel.
+    void (*packed_tile)(const Tile& tile, int bits, int rows, int blocks);
+    // Multiplies with such a panel: 1..heights.panel rows by 1 or 2 blocks.
+    void (*panel_tile)(const Tile& tile, int bits, int rows, int blocks);
+    // What unpacking subtracts from every code: 0, or 128 where operands are signed and the width is 8.
+    int (*code_bias)(int bits);
+
+    // max |x|, as the bits of a float: NaN and infinity compare above every finite value.
+    uint32_t (*magnitude)(const float* x, size_t count);
+    // q = rint(x * factor), x finite and the product within -127..127.
+    void (*quantise)(const float* x, float factor, int8_t* q, size_t count);
+    // q = clip(rint(x / scale) + zero, -128, 127).
+    void (*quantise_calibrated)(const float* x, float scale, int32_t zero, int8_t* q, size_t count);
+    int32_t (*sum)(const int8_t* q, size_t count);
+    // The same two on [channels][frames], written as [frames][channels] q_stride bytes apart.
+    void (*quantise_frames)(const Grid& x, float factor, int8_t* q, ptrdiff_t q_stride);
+    void (*quantise_frames_calibrated)(const Grid& x, float scale, int32_t zero, int8_t* q, ptrdiff_t q_stride);
+    // out[column * out_stride + row] = in[row][column].
+    void (*transpose)(const Grid& in, float* out, ptrdiff_t out_stride);
+    void (*gelu)(float* y, size_t count);
+};
+
+const Kernels& kernels_scalar();
+const Kernels& kernels_avx2();
+const Kernels& kernels_avxvnni();
+const Kernels& kernels_avx512vnni_ymm();
+const Kernels& kernels_avx512vnni();
+const Kernels& kernels_neon();
+const Kernels& kernels_neon_dotprod();
+const Kernels& kernels_neon_i8mm();
+
+}  // namespace bitvox

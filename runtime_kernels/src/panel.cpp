@@ -1,0 +1,211 @@
+#include "panel.h"
+
+#include <cstring>
+
+#include "half.h"
+
+namespace bitvox {
+namespace {
+
+int columns_of(int blocks) { return blocks * kBlockColumns; }
+
+float scale_at(const Weight& w, size_t cell) {
+    if (w.scale_type == NBIT_SCALE_F16) {
+        uint16_t half;
+        std::memcpy(&half, w.scales + cell * 2, 2);
+        return float_from_half(half);
+    }
+    float scale;
+    std::memcpy(&scale, w.scales + cell * 4, 4);
+    return scale;
+}
+
+// Scales and zeros of a panel, [groups][columns], in the types the tiles work in.
+void widen_parameters(const Layer& layer, int column_block, int blocks, Scratch& s) {
+    const Weight& w = layer.weight;
+    const int bias = layer.kernels->code_bias(w.bits);
+    for (int b = 0; b < blocks; ++b) {
+        for (int g = 0; g < w.groups; ++g) {
+            const size_t from = (size_t(column_block + b) * w.groups + g) * kBlockColumns;
+            const size_t to = (size_t(g) * blocks + b) * kBlockColumns;
+            for (int c = 0; c < kBlockColumns; ++c) s.scales[to + c] = scale_at(w, from + c);
+            if (!w.zeros) continue;
+            for (int c = 0; c < kBlockColumns; ++c) s.zeros[to + c] = w.zeros[from + c] - bias;
+        }
+    }
+}
+
+void widen_bias(const Layer& layer, int column_block, int blocks, Scratch& s) {
+    for (int c = 0; c < columns_of(blocks); ++c) {
+        const int n = column_block * kBlockColumns + c;
+        s.bias[c] = layer.bias && n < layer.weight.outputs ? layer.bias[n] : 0.0f;
+    }
+}
+
+// The part of a tile that depends on the columns alone.
+Tile start_tile(const Layer& layer, int column_block, const Scratch& s) {
+    const Weight& w = layer.weight;
+    Tile tile{};
+    tile.packed = w.codes + w.offset(column_block);
+    tile.packed_step = w.step(column_block);
+    tile.panel = s.panel;
+    tile.k_blocks = w.k_blocks;
+    tile.group_blocks = w.group_blocks;
+    tile.scales = s.scales;
+    tile.zeros = w.zeros ? s.zeros : nullptr;
+    tile.bias = s.bias;
+    return tile;
+}
+
+// corrections[group][column] = -x_zero * sum_k (code - zero), by multiplying each group with a row of ones.
+void correct_for_zero(const Layer& layer, const Tile& whole, int blocks, Scratch& s) {
+    const Weight& w = layer.weight;
+    const int group_depth = w.group_blocks * kBlockDepth;
+    const float one = 1.0f;
+    for (int g = 0; g < w.groups; ++g) {
+        Tile tile = whole;
+        const size_t at = size_t(g) * columns_of(blocks);
+        tile.x = s.ones + g * group_depth;
+        tile.x_scales = &one;
+        tile.x_offsets = s.ones_offsets + g;
+        tile.packed += g * size_t(w.group_blocks) * tile.packed_step;
+        tile.k_blocks = w.group_blocks;
+        tile.zeros = whole.zeros ? whole.zeros + at : nullptr;
+        tile.sums = s.corrections + at;
+        layer.kernels->packed_tile(tile, w.bits, 1, blocks);
+        for (int c = 0; c < columns_of(blocks); ++c) s.corrections[at + c] *= -layer.x_zero;
+    }
+}
+
+// Ones as far as the row reaches; their sums are known.
+void fill_ones(const Layer& layer, Scratch& s) {
+    const Weight& w = layer.weight;
+    std::memset(s.ones, 0, size_t(w.k_blocks) * kBlockDepth);
+    std::memset(s.ones, 1, w.depth);
+    const int group_depth = w.groups > 1 ? w.group_blocks * kBlockDepth : w.depth;
+    for (int g = 0; g < w.groups; ++g) s.ones_offsets[g] = group_depth * offset_factor(layer);
+}
+
+// Runs one tile and puts what lies before the end column where it belongs.
+class Writer {
+  public:
+    Writer(const Layer& layer, int column_block, int blocks, int end_column, Scratch& scratch, const Output& out)
+        : layer_(layer),
+          blocks_(blocks),
+          base_(column_block * kBlockColumns - out.first_column),
+          valid_(end_column - column_block * kBlockColumns),
+          whole_(valid_ >= columns_of(blocks)),
+          scratch_(scratch),
+          out_(out) {}
+
+    template <class Run>
+    void operator()(Tile& tile, int row, int rows, Run run) {
+        const ptrdiff_t at = row * out_.stride + base_;
+        tile.y_stride = whole_ ? out_.stride : columns_of(blocks_);
+        tile.y = whole_ && out_.y ? out_.y + at : scratch_.y;
+        tile.sums = out_.y ? nullptr : whole_ ? out_.sums + at : reinterpret_cast<int32_t*>(scratch_.y);
+        run(tile, layer_.weight.bits, rows, blocks_);
+        if (layer_.activation == NBIT_ACTIVATION_GELU && out_.y) {
+            for (int r = 0; r < rows; ++r) layer_.kernels->gelu(tile.y + r * tile.y_stride, columns_of(blocks_));
+        }
+        if (!whole_) copy(at, rows);
+    }
+
+  private:
+    void copy(ptrdiff_t at, int rows) {
+        char* to = out_.y ? reinterpret_cast<char*>(out_.y) : reinterpret_cast<char*>(out_.sums);
+        for (int r = 0; r < rows; ++r) {
+            std::memcpy(to + (at + r * out_.stride) * 4, scratch_.y + r * columns_of(blocks_), size_t(valid_) * 4);
+        }
+    }
+
+    const Layer& layer_;
+    int blocks_, base_, valid_;
+    bool whole_;
+    Scratch& scratch_;
+    const Output& out_;
+};
+
+void select_rows(Tile& tile, const Rows& rows, int row, int groups) {
+    tile.x = rows.x + row * rows.stride;
+    tile.x_stride = rows.stride;
+    tile.x_scales = rows.scales + row;
+    tile.x_offsets = rows.offsets + ptrdiff_t(row) * groups;
+}
+
+// Height of tile `index` when `rows` are dealt evenly to as few tiles as possible.
+int dealt(int rows, int tiles, int index) { return rows / tiles + (index < rows % tiles); }
+
+// Rows of the tile that unpacks.
+int first_height(const Heights& heights, int rows) {
+    return heights.packed == 0 ? 0 : dealt(rows, int(ceil_div(rows, heights.packed)), 0);
+}
+
+}  // namespace
+
+Scratch carve_scratch(Carver& carver, const Weight& w) {
+    const size_t depth = size_t(w.k_blocks) * kBlockDepth;
+    const size_t cells = size_t(w.groups) * columns_of(kMaxTileBlocks);
+    Scratch s;
+    s.panel = carver.take<uint8_t>(depth * kPanelColumns);
+    s.scales = carver.take<float>(cells);
+    s.zeros = carver.take<int32_t>(cells);
+    s.corrections = carver.take<int32_t>(cells);
+    s.bias = carver.take<float>(columns_of(kMaxTileBlocks));
+    s.y = carver.take<float>(size_t(kMaxRows) * columns_of(kMaxTileBlocks));
+    s.ones = carver.take<int8_t>(depth);
+    s.ones_offsets = carver.take<int32_t>(w.groups);
+    return s;
+}
+
+ptrdiff_t row_stride(int depth) {
+    const ptrdiff_t stride = round_up(depth, kLineBytes);
+    return stride % 1024 == 0 ? stride + kLineBytes : stride;
+}
+
+int32_t offset_factor(const Layer& layer) {
+    const Weight& w = layer.weight;
+    return w.zeros ? -1 : layer.kernels->code_bias(w.bits) - (1 << (w.bits - 1));
+}
+
+int panel_width(const Layer& layer, int rows, int column_block, int end_block) {
+    const int lanes = layer.weight.lanes(column_block) - column_block % kInterleave;
+    const int left = end_block - column_block < lanes ? end_block - column_block : lanes;
+    if (rows == 1 && left == kMaxTileBlocks) return kMaxTileBlocks;
+    return left < kPanelBlocks ? left : kPanelBlocks;
+}
+
+void run_panel(const Layer& layer, const Rows& rows, int column_block, int blocks, int end_column, Scratch& s,
+               const Output& out) {
+    const Weight& w = layer.weight;
+    const Kernels& kernels = *layer.kernels;
+    const Heights heights = w.groups > 1 ? kernels.grouped_heights : kernels.heights;
+    widen_parameters(layer, column_block, blocks, s);
+    widen_bias(layer, column_block, blocks, s);
+    Tile tile = start_tile(layer, column_block, s);
+    if (layer.x_zero) {
+        fill_ones(layer, s);
+        correct_for_zero(layer, tile, blocks, s);
+        tile.corrections = s.corrections;
+    }
+    Writer write(layer, column_block, blocks, end_column, s, out);
+    if (rows.count == 1) {
+        select_rows(tile, rows, 0, w.groups);
+        return write(tile, 0, 1, kernels.packed_tile);
+    }
+    const int unpacking = first_height(heights, rows.count);
+    tile.panel_step = unpacking < rows.count ? size_t(kBlockDepth) * columns_of(blocks) : 0;
+    select_rows(tile, rows, 0, w.groups);
+    if (unpacking == 0) kernels.packed_tile(tile, w.bits, 0, blocks);
+    else write(tile, 0, unpacking, kernels.packed_tile);
+    const int rest = rows.count - unpacking;
+    const int tiles = int(ceil_div(rest, heights.panel));
+    for (int i = 0, row = unpacking; i < tiles; ++i) {
+        const int height = dealt(rest, tiles, i);
+        select_rows(tile, rows, row, w.groups);
+        write(tile, row, height, kernels.panel_tile);
+        row += height;
+    }
+}
+
+}  // namespace bitvox

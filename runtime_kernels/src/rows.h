@@ -1,0 +1,135 @@
+// Work on rows of activations, in plain loops that each unit's compiler flags turn into its own vectors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels.h"
+#include "unroll.h"
+
+namespace bitvox {
+namespace {
+
+uint32_t magnitude(const float* x, size_t count) {
+    int32_t largest = 0;  // bits of |x| order as signed integers
+    for (size_t i = 0; i < count; ++i) {
+        int32_t bits;
+        std::memcpy(&bits, x + i, 4);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return uint32_t(largest);
+}
+
+// Nearest even for |v| < 2^22: the float adder does the rounding at 1.5 * 2^23.
+BITVOX_INLINE int32_t round_small(float v) {
+    const float shifted = v + 0x1.8p23f;
+    int32_t bits;
+    std::memcpy(&bits, &shifted, 4);
+    return bits - 0x4b400000;
+}
+
+BITVOX_INLINE int32_t dynamic_code(float x, float factor) { return round_small(x * factor); }
+
+BITVOX_INLINE int32_t calibrated_code(float x, float scale, int32_t zero) {
+    float v = x / scale;
+    v = v > -512.0f ? v : -512.0f;  // also catches NaN
+    v = v < 512.0f ? v : 512.0f;
+    int32_t code = round_small(v) + zero;
+    code = code > -128 ? code : -128;
+    return code < 127 ? code : 127;
+}
+
+void quantise(const float* x, float factor, int8_t* q, size_t count) {
+    for (size_t i = 0; i < count; ++i) q[i] = int8_t(dynamic_code(x[i], factor));
+}
+
+void quantise_calibrated(const float* x, float scale, int32_t zero, int8_t* q, size_t count) {
+    for (size_t i = 0; i < count; ++i) q[i] = int8_t(calibrated_code(x[i], scale, zero));
+}
+
+// Four channels at a time fill one 32-bit word per frame; words are made in vectors and stored one by one.
+template <class Code>
+BITVOX_INLINE void interleave(const Grid& x, int8_t* q, ptrdiff_t q_stride, Code code) {
+    constexpr int kRun = 64;
+    int c = 0;
+    for (; c + 4 <= x.rows; c += 4) {
+        const float* a = x.data + c * x.stride;
+        for (int begin = 0; begin < x.columns; begin += kRun) {
+            const int count = x.columns - begin < kRun ? x.columns - begin : kRun;
+            uint32_t words[kRun];
+            for (int f = 0; f < count; ++f) {
+                const float* at = a + begin + f;
+                words[f] = uint32_t(code(at[0]) & 255) | uint32_t(code(at[x.stride]) & 255) << 8 |
+                           uint32_t(code(at[2 * x.stride]) & 255) << 16 | uint32_t(code(at[3 * x.stride])) << 24;
+            }
+            for (int f = 0; f < count; ++f) std::memcpy(q + (begin + f) * q_stride + c, words + f, 4);
+        }
+    }
+    for (; c < x.rows; ++c) {
+        for (int f = 0; f < x.columns; ++f) q[f * q_stride + c] = int8_t(code(x.data[c * x.stride + f]));
+    }
+}
+
+void quantise_frames(const Grid& x, float factor, int8_t* q, ptrdiff_t q_stride) {
+    interleave(x, q, q_stride, [=](float v) { return dynamic_code(v, factor); });
+}
+
+void quantise_frames_calibrated(const Grid& x, float scale, int32_t zero, int8_t* q, ptrdiff_t q_stride) {
+    interleave(x, q, q_stride, [=](float v) { return calibrated_code(v, scale, zero); });
+}
+
+void transpose(const Grid& in, float* out, ptrdiff_t out_stride) {
+    for (int c = 0; c < in.columns; ++c) {
+        for (int r = 0; r < in.rows; ++r) out[c * out_stride + r] = in.data[r * in.stride + c];
+    }
+}
+
+int32_t sum(const int8_t* q, size_t count) {
+    int32_t total = 0;
+    for (size_t i = 0; i < count; ++i) total += q[i];
+    return total;
+}
+
+// exp(-t) for t in 0..87 by 2^n * p(f); relative error below 2e-7.
+BITVOX_INLINE float exp_minus(float t) {
+    const float scaled = t * -1.44269504f;
+    const float shifted = scaled + 0x1.8p23f;
+    int32_t n;
+    std::memcpy(&n, &shifted, 4);
+    n -= 0x4b400000;
+    const float f = (scaled - (shifted - 0x1.8p23f)) * 0.69314718f;
+    float p = 1.0f / 720.0f;
+    p = p * f + 1.0f / 120.0f;
+    p = p * f + 1.0f / 24.0f;
+    p = p * f + 1.0f / 6.0f;
+    p = p * f + 0.5f;
+    p = p * f + 1.0f;
+    p = p * f + 1.0f;
+    const int32_t power = (n + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &power, 4);
+    return p * scale;
+}
+
+// x * Phi(x), with the tail of Phi by Abramowitz and Stegun 26.2.17's sibling 7.1.26 (absolute error of erf 1.5e-7).
+void gelu(float* y, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+        const float x = y[i];
+        float a = x < 0.0f ? -x : x;
+        a = a < 12.0f ? a : 12.0f;  // beyond, the tail is below every float; NaN passes through x below
+        const float z = a * 0.70710678f;
+        const float t = 1.0f / (1.0f + 0.3275911f * z);
+        float tail = 1.061405429f;
+        tail = tail * t - 1.453152027f;
+        tail = tail * t + 1.421413741f;
+        tail = tail * t - 0.284496736f;
+        tail = tail * t + 0.254829592f;
+        tail = 0.5f * tail * t * exp_minus(z * z);
+        y[i] = x < 0.0f ? x * tail : x - x * tail;
+    }
+}
+
+}  // namespace
+}  // namespace bitvox

@@ -1,0 +1,68 @@
+// Signed 8-bit activations, n-bit codes in 16-column 4-k order, AVX2 without a dot product.
+//
+// vpmaddubsw sums two products into 16 bits and saturates. A code below 2^n times |q| <= 128, twice, T times over, stays
+// below 2^15 for T = 8, 4, 2, 1 at n = 2..4, 5, 6, 7: so T quads are summed in 16 bits before vpmaddwd widens them. Codes
+// of 8 bits would saturate at once; they are widened to 16 bits first.
+#include "table.h"
+#include "x86_256.h"
+
+namespace bitvox {
+namespace {
+
+constexpr int quads_in_16_bits(int bits) { return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1; }
+
+struct Avx2 : Ymm {
+    static constexpr Heights kHeights{0, 3};
+    static constexpr Heights kGroupedHeights{0, 2};
+    // Sums depend on the width only through T.
+    static constexpr int panel_kind(int bits) { return bits < 4 ? 4 : bits; }
+
+    template <int bits>
+    struct Sum {
+        static constexpr int kRun = quads_in_16_bits(bits);
+        __m256i value, run;
+
+        BITVOX_INLINE void start() { value = _mm256_setzero_si256(); }
+
+        template <int q>
+        BITVOX_INLINE void add(__m256i codes, __m256i four) {
+            const __m256i products = _mm256_maddubs_epi16(codes, four);
+            run = q % kRun == 0 ? products : _mm256_add_epi16(run, products);
+            if constexpr (q % kRun == kRun - 1) {
+                value = _mm256_add_epi32(value, _mm256_madd_epi16(run, _mm256_set1_epi16(1)));
+            }
+        }
+
+        BITVOX_INLINE __m256i finish() const { return value; }
+    };
+};
+
+template <>
+struct Avx2::Sum<8> {
+    __m256i low, high;  // columns 0..3 and 4..7, two partial sums each
+
+    BITVOX_INLINE void start() { low = high = _mm256_setzero_si256(); }
+
+    template <int q>
+    BITVOX_INLINE void add(__m256i codes, __m256i four) {
+        const __m256i x = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(four));
+        const __m256i first = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(codes));
+        const __m256i second = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(codes, 1));
+        low = _mm256_add_epi32(low, _mm256_madd_epi16(first, x));
+        high = _mm256_add_epi32(high, _mm256_madd_epi16(second, x));
+    }
+
+    BITVOX_INLINE __m256i finish() const {
+        return _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xd8);
+    }
+};
+
+bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+constexpr Kernels kTable = make_kernels<Avx2>("avx2", supported);
+
+}  // namespace
+
+const Kernels& kernels_avx2() { return kTable; }
+
+}  // namespace bitvox

@@ -1,0 +1,31 @@
+// Traits of 256-bit dot products; the unit's flags decide how they are encoded.
+#pragma once
+
+#include "x86_256.h"
+
+namespace bitvox {
+namespace {
+
+struct YmmVnni : Ymm {
+    static constexpr Heights kHeights{2, 3};  // 16 registers: 3 rows by 4 vectors and their operands
+    static constexpr Heights kGroupedHeights{0, 2};
+    static constexpr int panel_kind(int) { return 8; }
+
+    template <int bits>
+    struct Sum {
+        __m256i value;
+        BITVOX_INLINE void start() { value = _mm256_setzero_si256(); }
+        template <int q>
+        BITVOX_INLINE void add(__m256i codes, __m256i four) {
+#if defined(__AVXVNNI__)
+            value = _mm256_dpbusd_avx_epi32(value, codes, four);
+#else
+            value = _mm256_dpbusd_epi32(value, codes, four);
+#endif
+        }
+        BITVOX_INLINE __m256i finish() const { return value; }
+    };
+};
+
+}  // namespace
+}  // namespace bitvox
