@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from bitvox.compiler.lowering.packed import PackedModel
@@ -44,6 +45,12 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
     del proto.graph.value_info[:]  # restates the initializers' types
     (folder / MODEL_FILE).write_bytes(proto.SerializeToString(deterministic=True))
     return WrittenModel(folder / MODEL_FILE, folder / DATA_FILE, sites)
+
+
+def operators_of(model: Path) -> tuple[str, ...]:
+    """Every operator that a written model needs, as `domain:Name`."""
+    nodes = onnx.load(model, load_external_data=False).graph.node
+    return tuple(sorted({f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in nodes}))
 
 
 def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict[str, SiteValues]:

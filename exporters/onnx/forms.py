@@ -68,9 +68,7 @@ class SiteWriter:
 
     # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it.
 
-    def _static_linear(
-        self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value
-    ) -> ir.Value:
+    def _static_linear(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> ir.Value:
         codes = self._transposed(self._codes(weight))
         axis = {"axis": 1} if _per_channel(weight) else {}
         dequantised = self._writer.op("DequantizeLinear", [codes, self._scale(weight)], **axis)
@@ -115,9 +113,7 @@ class SiteWriter:
         self._writer.op("Conv", inputs, output, **_geometry(weight.packed))
         return floating
 
-    def _add_bias(
-        self, weight: StoredWeight, kind: str, factors: list[ir.Value], output: ir.Value
-    ) -> None:
+    def _add_bias(self, weight: StoredWeight, kind: str, factors: list[ir.Value], output: ir.Value) -> None:
         """Multiply, then add the bias: a bias given to the multiplying node itself would turn it into a float Gemm."""
         if weight.packed.bias is None:
             self._writer.op(kind, factors, output)

@@ -1,0 +1,118 @@
+"""From a voice and a budget to a plan whose predicted bytes are the bytes that will be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitvox.bundling import planned_bytes
+from bitvox.compiler.passes.allocate import AllocateMyQASRPass
+from bitvox.compiler.passes.base import PassContext, Sequential
+from bitvox.compiler.passes.bytes import model_bytes
+from bitvox.compiler.passes.calibrate import CalibratePass
+from bitvox.compiler.passes.plan import QuantPlan, Range
+from bitvox.compiler.passes.plan_json import plan_from_json
+from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
+from bitvox.compiler.passes.start import start_plan
+from bitvox.compiler.passes.verify import established_facts
+from bitvox.errors import InputError, RequestError
+from bitvox.exporters.onnx.costs import OnnxCosts
+from bitvox.progress import Progress
+from bitvox.request import CompileRequest
+from bitvox.sizes import format_size
+from bitvox.store import FileStore
+from bitvox.voice import Voice
+
+# The first prediction misses by the few kilobytes of tables and manifest; one correction settles it.
+_MOST_CORRECTIONS = 4
+
+
+def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: Progress) -> QuantPlan:
+    """The plan that `request` asks for: read from its file, or made by its method.
+
+    Raises:
+        InputError: The plan file does not fit the model.
+        RequestError: The budget cannot be met; names the smallest that can.
+    """
+    if request.plan is not None:
+        return _calibrated(voice, request, _read_plan(voice, request), store, progress)
+    if request.budget is None:
+        raise InputError("budget: none given; write --budget 45MB, or --plan with a plan to follow")
+    costs = OnnxCosts(voice.model, voice.skeleton)
+    start = start_plan(voice.model, costs, request.target, request.tier, request.activations)
+    measure = MeasureSensitivityPass(request.reduction)
+    scored = Sequential((measure,)).run(_context(voice, costs, progress), start, store)
+    allocated = _allocate(voice, request, costs, scored, progress)
+    return _calibrated(voice, request, allocated, store, progress)
+
+
+def _allocate(
+    voice: Voice, request: CompileRequest, costs: OnnxCosts, scored: QuantPlan, progress: Progress
+) -> QuantPlan:
+    """Widths under the budget; predictions are corrected by the size of the files until they agree."""
+    assert request.budget is not None
+    order = "uniform" if request.method == "uniform" else request.order
+    allocate = AllocateMyQASRPass(request.budget, order, seed=request.seed)
+    for attempt in range(_MOST_CORRECTIONS):
+        progress("allocate", attempt, _MOST_CORRECTIONS)
+        base = scored.replace(fixed_bytes=costs.fixed)
+        plan = Sequential((allocate,)).run(_context(voice, costs, progress), base)
+        missed = planned_bytes(voice, _with_placeholder_ranges(plan)) - plan.total_bytes
+        if missed == 0 or (missed < 0 and attempt == _MOST_CORRECTIONS - 1):
+            break
+        costs = costs.corrected(missed)
+    progress("allocate", _MOST_CORRECTIONS, _MOST_CORRECTIONS)
+    return plan
+
+
+def _with_placeholder_ranges(plan: QuantPlan) -> QuantPlan:
+    """Every static site with some range of its own, so that the files have their final size before calibration."""
+    sites = (
+        site.replace(
+            input_range=Range(-1.0, round(1 + index / 1e5, 6)), output_range=Range(-1.0, round(2 + index / 1e5, 6))
+        )
+        if site.activations == "static" and site.bits is not None
+        else site
+        for index, site in enumerate(plan.sites)
+    )
+    return plan.replace(sites=tuple(sites))
+
+
+def _calibrated(
+    voice: Voice, request: CompileRequest, plan: QuantPlan, store: FileStore, progress: Progress
+) -> QuantPlan:
+    costs = OnnxCosts(voice.model, voice.skeleton)
+    if "ranges" in established_facts(voice.model, plan):
+        return plan
+    calibrate = CalibratePass(request.calibration, request.seed)
+    return Sequential((calibrate,)).run(_context(voice, costs, progress), plan, store)
+
+
+def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
+    assert request.plan is not None
+    plan = plan_from_json(_read_text(request.plan), str(request.plan))
+    costs = OnnxCosts(voice.model, voice.skeleton)
+    sites = tuple(
+        entry.replace(
+            stored_bytes=costs.site(site, entry.bits, entry.granularity, entry.activations)
+        )
+        for site, entry in zip(voice.model.sites, plan.sites, strict=False)
+    )
+    plan = plan.replace(budget=request.budget or plan.budget, fixed_bytes=costs.fixed, sites=sites)
+    total = model_bytes(zip(voice.model.sites, plan.sites, strict=False), costs)
+    if request.budget is not None and total > request.budget:
+        raise RequestError(
+            f"plan {request.plan}: takes {format_size(total)}, over the budget of "
+            f"{format_size(request.budget)}; lower some widths or raise the budget"
+        )
+    return plan
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"plan {path}: cannot be read ({error})") from error
+
+
+def _context(voice: Voice, costs: OnnxCosts, progress: Progress) -> PassContext:
+    return PassContext(voice.model, voice.samples, costs, progress)

@@ -1,0 +1,55 @@
+"""Finished intermediate results on disk, keyed by what they were made from, so that an interrupted run resumes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """Values under hexadecimal keys, one file each, written whole or not at all.
+
+    A store that cannot be written (a read-only home, a full disk) forgets: it costs time, never a result.
+    """
+
+    folder: Path
+
+    def get(self, key: str) -> str | None:
+        """The text kept under `key`, if any."""
+        value = self.get_bytes(key)
+        return None if value is None else value.decode()
+
+    def put(self, key: str, value: str) -> None:
+        """Keep a text under `key`."""
+        self.put_bytes(key, value.encode())
+
+    def get_bytes(self, key: str) -> bytes | None:
+        """The bytes kept under `key`, if any."""
+        with contextlib.suppress(OSError):
+            return self._path(key).read_bytes()
+        return None
+
+    def put_bytes(self, key: str, value: bytes) -> None:
+        """Keep bytes under `key`."""
+        path = self._path(key)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(value)
+            os.replace(file.name, path)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / key
+
+
+def default_store() -> FileStore:
+    """The user's store: `BITVOX_CACHE`, else `bitvox` in the cache folder that XDG names."""
+    named = os.environ.get("BITVOX_CACHE")
+    if named:
+        return FileStore(Path(named))
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return FileStore(Path(base) / "bitvox")
