@@ -1,0 +1,40 @@
+# Two commands: `make demo` and `make test`. Both set up what they need, and both are safe to run twice.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint reference-model clean
+
+help:
+	@echo "make demo             compile the shipped model for two voices and three budgets, and print what came out"
+	@echo "make test             lint, types and tests"
+	@echo "make reference-model  train the reference model again (hours)"
+
+setup: $(READY)
+
+$(READY): pyproject.toml CMakeLists.txt $(wildcard runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/*)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --editable '.[test,executorch]'
+	touch $@
+
+demo: $(READY)
+	$(PY) -m bitvox.benchmarks.demo --out demo
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+test: lint
+	$(PY) -m pytest tests/test_tiny.py -q
+	$(PY) -m pytest -n 2 --dist loadfile -q
+
+reference-model: $(READY)
+	$(PY) -m bitvox.benchmarks.reference_model.train --out build/reference-model
+
+clean:
+	rm -rf $(VENV) build demo
+
+-include runtime_kernels/*.mk benchmarks/*.mk
