@@ -127,6 +127,7 @@ class AllocateMyQASRPass:
         options = {"seed": self.seed} if self.order == "shuffled" else {}
         return plan.replace(
             budget=self.budget,
+            fixed_bytes=context.costs.fixed,
             accounting=self.accounting,
             sites=tuple(decided.get(entry.site, entry) for entry in plan.sites),
         ).noting(order=self.order, **options)

@@ -25,17 +25,25 @@ _INT32 = torch.iinfo(torch.int32)
 
 
 def weight_steps(weight: Tensor, bits: int, granularity: Granularity, clip: float = 1.0) -> Tensor:
-    """Steps of a weight [N, ...], as float32 that float16 holds exactly: [1] per tensor, [N] per output
-    channel.
+    """Steps of a weight [N, ...], float32 but exact in float16: [1] per tensor, [N] per output channel."""
+    return steps_for(largest_weights(weight, granularity), bits, clip)
 
-    Scales are stored as float16, so the step is rounded to it before any code is computed. Where float16
-    loses precision (below its smallest normal number, 2^-14) the step is rounded up to a multiple of 2^-24,
-    so that no weight is clipped by it; a channel of zeros gets 2^-14, any step being right for it; a step
-    above float16's largest number (weights above 65504 * (2^(b-1) - 0.5)) becomes that number, and the
-    weights saturate.
+
+def largest_weights(weight: Tensor, granularity: Granularity) -> Tensor:
+    """Largest |W| of a weight [N, ...]: [1] per tensor, [N] per output channel."""
+    return weight.reshape(1 if granularity == "tensor" else weight.shape[0], -1).abs().amax(dim=1).float()
+
+
+def steps_for(largest: Tensor, bits: int, clip: float = 1.0) -> Tensor:
+    """Steps clip * largest / (2^(bits-1) - 0.5), rounded to float16, in which they are stored.
+
+    Rounded before any code is computed, so that codes are right for the stored scale. Where float16 loses
+    precision (below its smallest normal number, 2^-14) the step is rounded up to a multiple of 2^-24, so that
+    no weight is clipped by it; a channel of zeros gets 2^-14, any step being right for it; a step above
+    float16's largest number (weights above 65504 * (2^(bits-1) - 0.5)) becomes that number, and the weights
+    saturate.
     """
-    rows = weight.reshape(1 if granularity == "tensor" else weight.shape[0], -1)
-    step = clip * rows.abs().amax(dim=1).float() / (2.0 ** (bits - 1) - 0.5)
+    step = clip * largest / (2.0 ** (bits - 1) - 0.5)
     fine = torch.ceil(step / _SMALLEST_HALF) * _SMALLEST_HALF
     step = torch.where(step < _HALF.tiny, fine, step)
     step = torch.where(step == 0, torch.full_like(step, _HALF.tiny), step)
@@ -43,10 +51,9 @@ def weight_steps(weight: Tensor, bits: int, granularity: Granularity, clip: floa
 
 
 def quantise_weight(weight: Tensor, steps: Tensor, bits: int) -> Tensor:
-    """Codes of a weight [N, ...], float32 whole numbers in [-2^(b-1), 2^(b-1) - 1]; steps are [1] or [N]."""
+    """Codes of a weight, float32 whole numbers in [-2^(b-1), 2^(b-1) - 1]; steps are [1] or [N]."""
     top = 2 ** (bits - 1)
-    codes = weight / steps.reshape(-1, *[1] * (weight.dim() - 1))
-    return codes.round_().clamp_(-top, top - 1)
+    return (weight / _per_row(steps, weight)).round_().clamp_(-top, top - 1)
 
 
 def weight_codes(
@@ -63,7 +70,16 @@ def dequantised_weight(weight: Tensor, plan: SitePlan) -> Tensor:
     if plan.bits is None:
         return weight.half().float()
     steps = weight_steps(weight, plan.bits, plan.granularity, plan.clip)
-    return quantise_weight(weight, steps, plan.bits) * steps.reshape(-1, *[1] * (weight.dim() - 1))
+    return restored_weight(weight, steps, plan.bits)
+
+
+def restored_weight(weight: Tensor, steps: Tensor, bits: int) -> Tensor:
+    """A weight [N, ...] after rounding to codes and back."""
+    return quantise_weight(weight, steps, bits).mul_(_per_row(steps, weight))
+
+
+def _per_row(steps: Tensor, weight: Tensor) -> Tensor:
+    return steps.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 def fake_quantise_activation(values: Tensor, span: Range) -> Tensor:
@@ -92,6 +108,9 @@ class QuantisedSite(torch.nn.Module):
     A static conv1d also rounds its output, after the bias, and keeps its bias as int32 multiples of input
     scale times weight scale: that is what ONNX QLinearConv computes. A linear keeps a float32 bias.
     """
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, module: torch.nn.Linear | torch.nn.Conv1d, site: Site, plan: SitePlan) -> None:
         super().__init__()

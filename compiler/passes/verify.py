@@ -120,6 +120,8 @@ def _verify_widths(model: SpeechModel, plan: QuantPlan) -> None:
 
 
 def _verify_ranges(model: SpeechModel, plan: QuantPlan) -> None:
+    if all(entry.activations != "static" for entry in plan.sites) and "calibration=" not in plan.method:
+        raise InputError("plan: not calibrated; calibrate first, its weight steps may need the clips too")
     for site, entry in zip(model.sites, plan.sites, strict=True):
         if entry.activations != "static":
             continue

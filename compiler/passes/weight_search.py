@@ -17,9 +17,11 @@ from torch.nn import functional
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.plan import Range, SitePlan, rounded
 from bitvox.compiler.passes.quantizer import (
-    dequantised_weight,
     fake_quantise_activation,
     fake_quantise_dynamic,
+    largest_weights,
+    restored_weight,
+    steps_for,
 )
 
 FACTORS = tuple(rounded(0.01 + step * 0.0119) for step in range(100))
@@ -87,13 +89,10 @@ def search_steps(
     to search; with the others one round settles the weights.
     """
     search = _Search(samples, plans, objective)
-    for _ in range(_ROUNDS):
-        before = (list(search.clips), search.factor)
-        search.improve_weights()
-        if plans[0].activations != "static":
-            break
-        search.improve_range()
-        if (search.clips, search.factor) == before:
+    for number in range(_ROUNDS):
+        # Either search would only repeat itself once the other one has changed nothing.
+        settled = not search.improve_weights() and number > 0
+        if settled or plans[0].activations != "static" or not search.improve_range():
             break
     return SearchResult(tuple(search.clips), search.range_at(search.factor))
 
@@ -104,6 +103,10 @@ class _Search:
     ) -> None:
         self.samples, self.plans, self.objective = samples, plans, objective
         self.wanted = [sample.outputs(sample.columns, sample.weight) for sample in samples]
+        self.largest = [
+            largest_weights(sample.weight, plan.granularity)
+            for sample, plan in zip(samples, plans, strict=True)
+        ]
         self.clips = [1.0] * len(samples)
         self.factor = 1.0
 
@@ -113,35 +116,37 @@ class _Search:
             return None
         return Range(rounded(base.low * factor), rounded(base.high * factor))
 
-    def improve_weights(self) -> None:
-        for index, (sample, plan) in enumerate(zip(self.samples, self.plans, strict=True)):
-            if plan.bits is None:
-                continue
+    def improve_weights(self) -> bool:
+        """Best weight factor of each site at the present range; whether any changed."""
+        before = list(self.clips)
+        for index, sample in enumerate(self.samples):
             inputs = self._rounded_inputs(sample, self.factor)
 
             def error(clip: float, index: int = index, inputs: Tensor = inputs) -> float:
-                return self._error(index, inputs, clip)
+                return self._error(index, inputs, self._weight(index, clip))
 
             self.clips[index] = _best(self.clips[index], error)
+        return self.clips != before
 
-    def improve_range(self) -> None:
-        weights = [
-            dequantised_weight(sample.weight, plan.replace(clip=clip))
-            for sample, plan, clip in zip(self.samples, self.plans, self.clips, strict=True)
-        ]
+    def improve_range(self) -> bool:
+        """Best range factor at the present weights, all sites taken together; whether it changed."""
+        before = self.factor
+        weights = [self._weight(index, clip) for index, clip in enumerate(self.clips)]
 
         def error(factor: float) -> float:
-            total = 0.0
             inputs = self._rounded_inputs(self.samples[0], factor)
-            for sample, weight, wanted in zip(self.samples, weights, self.wanted, strict=True):
-                total += self.objective(sample, wanted, sample.outputs(inputs, weight))
-            return total
+            return sum(self._error(index, inputs, weight) for index, weight in enumerate(weights))
 
         self.factor = _best(self.factor, error)
+        return self.factor != before
 
-    def _error(self, index: int, inputs: Tensor, clip: float) -> float:
+    def _weight(self, index: int, clip: float) -> Tensor:
+        bits = self.plans[index].bits
+        assert bits is not None
+        return restored_weight(self.samples[index].weight, steps_for(self.largest[index], bits, clip), bits)
+
+    def _error(self, index: int, inputs: Tensor, weight: Tensor) -> float:
         sample = self.samples[index]
-        weight = dequantised_weight(sample.weight, self.plans[index].replace(clip=clip))
         return self.objective(sample, self.wanted[index], sample.outputs(inputs, weight))
 
     def _rounded_inputs(self, sample: SiteSample, factor: float) -> Tensor:
