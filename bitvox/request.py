@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Target = Literal["onnx"]
 Method = Literal["myqasr", "uniform"]
 Order = Literal["ascending", "descending", "shuffled", "min-max"]
-Reduction = Literal["median"]
+Reduction = Literal["median", "mean", "std", "max", "abs-max", "q90", "q99"]
 Calibration = Literal["min-max", "cosine", "hessian"]
 Tier = Literal["default", "paper"]
 Activations = Literal["static", "dynamic", "float"]

@@ -1,0 +1,83 @@
+"""The command line: `bitvox COMMAND`.
+
+Exit codes: 0 done, 1 the request cannot be met (the line on stderr names the nearest that can), 2 wrong
+usage or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bitvox.commands import compiling, inspecting, judging, running
+from bitvox.errors import BitvoxError
+
+app = typer.Typer(
+    name="bitvox",
+    help=(
+        "Fit a speech-recognition model to a voice and to a byte budget, and run what comes out.\n\n"
+        "    bitvox compile facebook/wav2vec2-base-960h --audio ./my-voice --budget 45MB --out ./my-model\n\n"
+        "    bitvox transcribe ./my-model recording.wav\n\n"
+        "Sizes: 1 MB is 10^6 bytes, 1 MiB is 2^20. Results go to stdout, everything else to stderr."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for group in (compiling, running, judging, inspecting):
+    group.register(app)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Options of `bitvox` itself."""
+    if version:
+        from bitvox import __version__
+
+        print(f"bitvox {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the `bitvox` script: run a command and exit with its code; every failure is one line."""
+    # A path need not be valid text, and a terminal need not know every letter: print what can be printed.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line, by default the process's own; returns its exit code."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except BitvoxError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:
+        return _fail("interrupted; nothing was left half-written", 130)
+    return code or 0
+
+
+def _usage(error: typer.TyperException) -> int:
+    """Wrong usage; a bare `bitvox` has shown its help already and has nothing to add."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path.removeprefix("bitvox").strip() if context else ""
+    message = error.format_message()
+    if not message:
+        return 2
+    command = f"bitvox {path}".strip()
+    return _fail(f"{path + ': ' if path else ''}{message.rstrip('.')}; see `{command} --help`", 2)
+
+
+def _fail(message: str, code: int) -> int:
+    print("bitvox: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,316 @@
+"""`compile`, `plan` and `sweep`: from a checkpoint, a voice and a budget to a bundle or its plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitvox.commands.output import print_json, table, working
+from bitvox.errors import InputError
+from bitvox.request import (
+    Activations,
+    Calibration,
+    CompileReport,
+    CompileRequest,
+    Method,
+    Order,
+    Reduction,
+    Storage,
+    Target,
+    Tier,
+)
+from bitvox.sizes import format_size, parse_size
+
+if TYPE_CHECKING:
+    from bitvox.compiler.passes.plan import QuantPlan
+
+_Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Hub id, local folder in the hub's layout, or [b]reference-ctc[/b], shipped with bitvox.",
+    ),
+]
+_Audio = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Recordings of the voice, without labels: wav, flac, ogg, opus or mp3 at any rate. "
+        "A quarter is kept out of calibration, to judge the bundle with.",
+    ),
+]
+_Budget = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Ceiling on the bytes of the whole bundle: 45MB, 43MiB, 900kB."),
+]
+_Target = Annotated[Target, typer.Option(help="Runtime that will run the bundle.")]
+_Method = Annotated[
+    Method,
+    typer.Option(help="[b]myqasr[/b] gives each layer its own width; [b]uniform[/b] gives all the same."),
+]
+_Order = Annotated[
+    Order,
+    typer.Option(
+        help="How myqasr walks the layers by sensitivity; [b]min-max[/b] maps it straight to widths."
+    ),
+]
+_Reduction = Annotated[Reduction, typer.Option(help="What a layer's sensitivity pools its outputs by.")]
+_Calibration = Annotated[Calibration, typer.Option(help="How ranges and scales are found.")]
+_Tier = Annotated[
+    Tier,
+    typer.Option(
+        help="[b]default[/b]: a scale per output channel; [b]paper[/b]: one per layer, as published."
+    ),
+]
+_Activations = Annotated[
+    Activations,
+    typer.Option(help="Inputs of the layers: calibrated 8-bit, 8-bit ranged at each call, or float."),
+]
+_Storage = Annotated[
+    Storage,
+    typer.Option(
+        help="[b]packed[/b]: n bits a weight for every n; [b]standard[/b]: ONNX's own INT2, INT4, INT8."
+    ),
+]
+_AllowFloat = Annotated[
+    bool, typer.Option("--allow-float", help="Accept layers that the runtime computes in float after all.")
+]
+_Clips = Annotated[int, typer.Option(help="Most recordings to calibrate with.", min=1)]
+_Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("compile")(compile_command)
+    app.command("plan")(plan_command)
+    app.command("sweep")(sweep_command)
+
+
+def compile_command(
+    model: _Model,
+    audio: _Audio,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the bundle; a bundle that is there is replaced.")
+    ],
+    budget: _Budget = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Follow this plan (of `bitvox plan`) instead of making one."),
+    ] = None,
+    target: _Target = "onnx",
+    method: _Method = "myqasr",
+    order: _Order = "ascending",
+    reduction: _Reduction = "median",
+    calibration: _Calibration = "min-max",
+    tier: _Tier = "default",
+    activations: _Activations = "static",
+    storage: _Storage = "packed",
+    allow_float: _AllowFloat = False,
+    clips: _Clips = 32,
+    seed: _Seed = 0,
+    json: _Json = False,
+) -> None:
+    """Fit MODEL to a voice and a byte budget: the bundle is run and compared before it is reported.
+
+    An interrupted compile resumes; the bundle appears whole or not at all.
+
+        bitvox compile reference-ctc --audio ./my-voice --budget 3MB --out ./my-model
+    """
+    request = _request(locals())
+    if budget is None and plan is None:
+        raise InputError("budget: none given; write --budget 45MB, or --plan FILE to follow a plan")
+    with working() as progress:
+        from bitvox.compile import compile_bundle
+
+        report = compile_bundle(request, progress)
+    if json:
+        print_json(_report_document(report))
+    else:
+        _print_report(report)
+
+
+def plan_command(
+    model: _Model,
+    audio: _Audio,
+    budget: Annotated[
+        str, typer.Option(metavar="SIZE", help="Ceiling on the bytes of the whole bundle: 45MB, 43MiB.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the plan here instead of to stdout."),
+    ] = None,
+    target: _Target = "onnx",
+    method: _Method = "myqasr",
+    order: _Order = "ascending",
+    reduction: _Reduction = "median",
+    calibration: _Calibration = "min-max",
+    tier: _Tier = "default",
+    activations: _Activations = "static",
+    storage: _Storage = "packed",
+    clips: _Clips = 32,
+    seed: _Seed = 0,
+    json: _Json = False,
+) -> None:
+    """Decide the width of every layer without writing a model: JSON to read, edit, and compile with.
+
+    bitvox plan reference-ctc --audio ./my-voice --budget 3MB -o plan.json
+
+    bitvox compile reference-ctc --audio ./my-voice --plan plan.json --out ./my-model
+    """
+    request = dataclasses.replace(_request(locals()), out=None)
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise InputError(f"{out}: name a file in a folder that exists")
+    with working() as progress:
+        from bitvox.compile import make_plan
+
+        plan = make_plan(request, progress)
+    _write_plan(plan, out, json)
+
+
+def sweep_command(
+    model: _Model,
+    audio: _Audio,
+    budget: Annotated[
+        list[str],
+        typer.Option(metavar="SIZE", help="Ceiling on the bytes of a bundle; give it once per bundle."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets one bundle per budget.")],
+    target: _Target = "onnx",
+    method: _Method = "myqasr",
+    order: _Order = "ascending",
+    reduction: _Reduction = "median",
+    calibration: _Calibration = "min-max",
+    tier: _Tier = "default",
+    activations: _Activations = "static",
+    storage: _Storage = "packed",
+    allow_float: _AllowFloat = False,
+    clips: _Clips = 32,
+    seed: _Seed = 0,
+    json: _Json = False,
+) -> None:
+    """Compile MODEL for many budgets at once and show which of them are worth their bytes.
+
+    bitvox sweep reference-ctc --audio ./my-voice --budget 2MB --budget 3MB --budget 4MB --out ./models
+    """
+    request = dataclasses.replace(_request(locals()), budget=None)
+    budgets = [parse_size(size) for size in budget]
+    with working() as progress:
+        from bitvox.compile import sweep
+
+        reports = sweep(request, budgets, progress)
+    if json:
+        print_json([_report_document(report) for report in reports])
+    else:
+        print(_sweep_table(reports))
+
+
+def _request(options: dict[str, Any]) -> CompileRequest:
+    """The request that a command's parameters spell; a field that it does not have keeps its default."""
+    fields = {field.name for field in dataclasses.fields(CompileRequest)}
+    given = {name: value for name, value in options.items() if name in fields}
+    if isinstance(given.get("budget"), str):
+        given["budget"] = parse_size(given["budget"])
+    return CompileRequest(**given)
+
+
+def _write_plan(plan: QuantPlan, out: Path | None, json: bool) -> None:
+    from bitvox.compiler.passes.plan_json import plan_to_json
+
+    text = plan_to_json(plan)
+    if out is not None:
+        partial = out.with_name(f".{out.name}.partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(out)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    if out is None or json:
+        print(text, end="")
+    else:
+        widths = [site.bits for site in plan.sites if site.bits]
+        average = f"{sum(widths) / len(widths):.2f}" if widths else "no"
+        size = format_size(plan.total_bytes)
+        print(f"{out}: {size} of {_ceiling(plan.budget)}, {average} bits a site on average")
+
+
+def _report_document(report: CompileReport) -> dict[str, Any]:
+    from bitvox.exporters.manifest import Manifest
+
+    return {
+        "out": str(report.out),
+        "bytes": report.bytes,
+        "budget": report.budget,
+        "average_bits": report.average_bits,
+        "kernels": report.kernels,
+        "parity": report.parity,
+        "agreement": report.agreement and report.agreement.model_dump(),
+        "seconds": report.seconds,
+        "peak_memory": report.peak_memory,
+        "plan": Manifest.plan_document(report.plan),
+    }
+
+
+def _print_report(report: CompileReport) -> None:
+    kernels = Counter(report.kernels.values())
+    rows = [
+        ("bundle", report.out),
+        ("size", f"{report.bytes} bytes ({format_size(report.bytes)}), budget {_ceiling(report.budget)}"),
+        ("average", f"{report.average_bits:.2f} bits per quantised weight"),
+        ("kernels", ", ".join(f"{count} x {kernel}" for kernel, count in kernels.most_common())),
+        ("parity", f"worst site differs by {report.parity:.1e} from the quantised torch model"),
+        ("held out", _agreement(report)),
+        ("took", f"{report.seconds:.0f} s, {format_size(report.peak_memory)} of memory at most"),
+    ]
+    print("\n".join(f"{name:<9} {value}" for name, value in rows))
+    print(f"\nTry it:   bitvox transcribe {shlex.quote(str(report.out))} RECORDING")
+
+
+def _agreement(report: CompileReport) -> str:
+    if report.agreement is None:
+        return "nothing to judge with: give at least two different recordings"
+    found = report.agreement
+    return (
+        f"{found.word_error_rate:.1f} % words changed by quantisation, "
+        f"{100 * found.identical:.0f} % of {found.clips} clips the same"
+    )
+
+
+def _ceiling(budget: int | None) -> str:
+    return "none" if budget is None else format_size(budget)
+
+
+def _sweep_table(reports: list[CompileReport]) -> str:
+    """One row per budget; a star marks those that no other beats in bytes and agreement (Pareto front)."""
+    rows = []
+    for report in sorted(reports, key=lambda one: one.bytes):
+        found = report.agreement
+        rows.append(
+            (
+                "*" if _on_front(report, reports) else "",
+                _ceiling(report.budget),
+                report.bytes,
+                f"{report.average_bits:.2f}",
+                f"{found.word_error_rate:.2f}" if found else "-",
+                f"{100 * found.identical:.0f}" if found else "-",
+                report.out,
+            )
+        )
+    headers = ("front", "budget", "bytes", "bits", "changed words %", "same clips %", "bundle")
+    return table(headers, rows)
+
+
+def _on_front(report: CompileReport, reports: list[CompileReport]) -> bool:
+    if report.agreement is None:
+        return False
+    point = (report.bytes, report.agreement.word_error_rate)
+    others = [
+        (one.bytes, one.agreement.word_error_rate) for one in reports if one.agreement and one is not report
+    ]
+    return not any(a <= point[0] and b <= point[1] and (a, b) != point for a, b in others)

@@ -1,0 +1,193 @@
+"""`eval` and `bench`: how well a bundle hears and what it costs to run, each beside full precision."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitvox.commands.output import table, working
+from bitvox.errors import InputError
+from bitvox.sizes import format_size
+
+if TYPE_CHECKING:
+    from bitvox.benchmarks.evaluate import EvalReport, Scores
+    from bitvox.benchmarks.latency import BenchReport, Measured, Spread
+    from bitvox.compiler.frontend.model import SpeechModel
+    from bitvox.exporters.bundle import Bundle
+
+_Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `bitvox compile --out` wrote.")]
+_Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="The checkpoint that the bundle was made from, where its name no longer leads there.",
+    ),
+]
+_FullPrecision = Annotated[
+    bool, typer.Option(help="Run the full-precision checkpoint too, and compare with it.")
+]
+_Threads = Annotated[int, typer.Option(help="Threads that the runtime may use.", min=1)]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("eval")(eval_command)
+    app.command("bench")(bench_command)
+
+
+def eval_command(
+    bundle: _Bundle,
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="CSV table with the columns path (relative to it), text, and where known speaker and split; "
+            "or a folder of audio, judged by agreement with full precision.",
+        ),
+    ],
+    split: Annotated[str | None, typer.Option(help="Only rows with this value in the column split.")] = None,
+    speaker: Annotated[str | None, typer.Option(help="Only rows of this speaker.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only this many recordings, evenly spaced.", min=1)
+    ] = None,
+    checkpoint: _Checkpoint = None,
+    full_precision: _FullPrecision = True,
+    threads: _Threads = 1,
+    json: _Json = False,
+) -> None:
+    """Judge a bundle on recordings: word and character error rates with intervals, beside full precision.
+
+    Texts are compared case-folded and without punctuation; intervals are bootstrapped over speakers.
+
+        bitvox eval ./my-model --data test.csv --split test
+    """
+    with working() as progress:
+        from bitvox.benchmarks.dataset import read_dataset
+        from bitvox.benchmarks.evaluate import evaluate
+        from bitvox.exporters.bundle import Bundle
+
+        opened = Bundle.open(bundle)
+        dataset = read_dataset(data, split, speaker, limit)
+        model = _checkpoint_of(opened, checkpoint) if full_precision else None
+        report = evaluate(opened, dataset, model, progress, threads)
+    print(report.to_json() if json else _eval_text(report))
+
+
+def bench_command(
+    bundle: _Bundle,
+    seconds: Annotated[float, typer.Option(help="Length of the audio that is run.")] = 3.0,
+    checkpoint: _Checkpoint = None,
+    full_precision: _FullPrecision = True,
+    threads: _Threads = 1,
+    json: _Json = False,
+) -> None:
+    """Measure a bundle here: size, load, first and steady latency, memory, and the ratio to full precision.
+
+    The ratio is printed whichever way it falls.
+    """
+    with working() as progress, tempfile.TemporaryDirectory() as scratch:
+        from bitvox.benchmarks.latency import bench
+        from bitvox.exporters.bundle import Bundle
+
+        opened = Bundle.open(bundle)
+        folder = None
+        if full_precision:
+            folder = Path(scratch)
+            _export(_checkpoint_of(opened, checkpoint), folder)
+        report = bench(opened, folder, seconds, threads, progress)
+    print(report.to_json() if json else _bench_text(report))
+
+
+def _checkpoint_of(bundle: Bundle, name: str | None) -> SpeechModel:
+    """The full-precision model of a bundle; InputError when it cannot be had or is another one."""
+    from bitvox.compiler.frontend.loading import load_model
+
+    try:
+        model = load_model(name or bundle.manifest.source)
+    except InputError as error:
+        raise InputError(f"{error}; name it with --checkpoint, or go without: --no-full-precision") from error
+    if model.fingerprint != bundle.manifest.fingerprint:
+        raise InputError(
+            f"model '{model.source}': not the checkpoint that {bundle.folder} was made from; "
+            "name that with --checkpoint, or go without: --no-full-precision"
+        )
+    return model
+
+
+def _export(model: SpeechModel, folder: Path) -> None:
+    from bitvox.exporters.onnx.export import export_full_precision
+
+    export_full_precision(model, folder)
+
+
+def _eval_text(report: EvalReport) -> str:
+    lines = [
+        f"{report.bundle}: {report.bytes} bytes",
+        f"{report.clips} recordings, {report.seconds:.0f} s of audio from {report.data}"
+        + (f" ({report.skipped} skipped)" if report.skipped else ""),
+        f"computing time {report.real_time_factor:.3f} s per second of audio",
+        "",
+    ]
+    rows = _score_rows("bundle", report.scores)
+    if report.full_precision:
+        rows += _score_rows("full precision", report.full_precision)
+    lines.append(table(("model", "rate", "95 % interval", "sub", "ins", "del", "of", "on silence"), rows))
+    if report.comparison:
+        found = report.comparison
+        lines += [
+            "",
+            f"against full precision: word error rate {found.word_error_rate.rate} of its transcripts,",
+        ]
+        lines.append(f"  {100 * found.identical:.1f} % of clips the same")
+        if found.difference and found.no_regression is not None:
+            lines.append(f"  word error rate changed by {found.difference} points (paired)")
+            lines.append(f"  no regression on {100 * found.no_regression:.1f} % of clips")
+    lines.append(f"intervals: 95 %, bootstrapped over each {report.clustered_by}")
+    return "\n".join(lines)
+
+
+def _score_rows(name: str, scores: Scores) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for label, rate in (("WER", scores.words), ("CER", scores.characters)):
+        if rate:
+            value, _, interval = str(rate.rate).partition(" % ")
+            edits = (rate.substitutions, rate.insertions, rate.deletions, rate.length)
+            rows.append((f"{name} {label}", f"{value} %", interval, *edits, scores.words_on_silence))
+    return rows or [(name, "-", "-", "-", "-", "-", "-", scores.words_on_silence)]
+
+
+def _bench_text(report: BenchReport) -> str:
+    columns = [("bundle", report.measured)]
+    if report.full_precision:
+        columns.append(("full precision", report.full_precision))
+    rows = [
+        ("size", *(format_size(measured.bytes) for _, measured in columns)),
+        ("load", *(_milliseconds(measured.load) for _, measured in columns)),
+        ("first run", *(_milliseconds(measured.first) for _, measured in columns)),
+        ("steady run", *(_milliseconds(measured.steady) for _, measured in columns)),
+        ("per second of audio", *(f"{1000 * measured.real_time_factor:.1f} ms" for _, measured in columns)),
+        ("peak memory", *(_memory(measured) for _, measured in columns)),
+    ]
+    lines = [table(("", *(name for name, _ in columns)), rows)]
+    if report.time_ratio:
+        ratio = report.time_ratio
+        word = "the time" if ratio.median <= 1 else "the time, slower"
+        lines.append(
+            f"\n{ratio.median:.2f}x {word} of full precision ({ratio.low:.2f} to {ratio.high:.2f}, "
+            f"{ratio.count} rounds), {report.seconds:g} s of audio, {report.num_threads} thread(s)"
+        )
+    lines.append(f"{report.machine['cpu']}; load {report.machine['load']} when it began")
+    lines.append(report.method)
+    return "\n".join(lines)
+
+
+def _milliseconds(spread: Spread) -> str:
+    return f"{1000 * spread.median:.1f} ms ({1000 * spread.low:.1f} to {1000 * spread.high:.1f})"
+
+
+def _memory(measured: Measured) -> str:
+    return "unknown here" if measured.peak_memory is None else format_size(max(0, measured.peak_memory))

@@ -1,0 +1,96 @@
+"""`transcribe` and `verify`: what a bundle says, and whether it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitvox.commands.output import print_json, working
+from bitvox.errors import InputError
+from bitvox.progress import logger, no_progress
+
+_Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `bitvox compile --out` wrote.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("transcribe")(transcribe_command)
+    app.command("verify")(verify_command)
+
+
+def transcribe_command(
+    bundle: _Bundle,
+    audio: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="AUDIO...", help="Recordings, or folders of them: wav, flac, ogg, opus or mp3."
+        ),
+    ],
+    threads: Annotated[int, typer.Option(help="Threads that the runtime may use.", min=1)] = 1,
+    json: _Json = False,
+) -> None:
+    """Write down what is said in recordings: one line each, the path, a tab, the text.
+
+    A recording that cannot be read is named on stderr and the others go on; the exit code is then 2.
+
+        bitvox transcribe ./my-model ./recordings
+    """
+    from bitvox.compiler.frontend.audio import find_audio, read_clip
+    from bitvox.exporters.bundle import Bundle
+    from bitvox.exporters.runner import open_runner
+
+    files = [file for path in audio for file in find_audio(path)]
+    results: list[dict[str, Any]] = []
+    stdout = sys.stdout
+    with contextlib.ExitStack() as stack:
+        # Lines on the same terminal are progress enough; a bar would be drawn between them.
+        together = stdout.isatty() and not json
+        progress = no_progress if together else stack.enter_context(working())
+        runner = open_runner(Bundle.open(bundle), threads)
+        progress("transcribe", 0, len(files))
+        for number, file in enumerate(files, start=1):
+            try:
+                clip = read_clip(file, runner.processor.sampling_rate)
+                result = {"path": str(file), "seconds": clip.seconds, "text": runner.transcribe(clip.samples)}
+            except InputError as error:
+                message = str(error) if str(file) in str(error) else f"{file}: {error}"
+                logger.warning("skipped %s", message)
+                result = {"path": str(file), "error": message}
+            results.append(result)
+            if not json and "text" in result:
+                print(f"{file}\t{result['text']}", file=stdout, flush=True)
+            progress("transcribe", number, len(files))
+    if json:
+        print_json({"bundle": str(bundle), "transcripts": results})
+    if any("error" in result for result in results):
+        raise typer.Exit(2)
+
+
+def verify_command(bundle: _Bundle, json: _Json = False) -> None:
+    """Check that a bundle is whole and runs here: hashes, sizes, operators, budget, one second of silence.
+
+    Exit code 0 when nothing is wrong with it, 1 with one line per finding.
+    """
+    with working():
+        from bitvox.exporters.bundle import Bundle
+        from bitvox.exporters.verify import verify
+
+        findings = verify(bundle)
+    if json:
+        print_json({"bundle": str(bundle), "ok": not findings, "findings": findings})
+    elif findings:
+        print("\n".join(findings))
+    else:
+        opened = Bundle.open(bundle)
+        manifest = opened.manifest
+        print(
+            f"{bundle}: whole, and runs here ({len(manifest.files) + 1} files, {opened.bytes} bytes, "
+            f"{manifest.target}, made from {manifest.source} by bitvox {manifest.bitvox})"
+        )
+    if findings:
+        raise typer.Exit(1)
