@@ -97,7 +97,7 @@ def _strip(model: ir.Model) -> None:
                 value.name = f"{position:x}" if offset == 0 else f"{position:x}.{offset}"
     for position, initializer in enumerate(list(graph.initializers.values())):
         _forget(initializer)
-        initializer.name = f"c{position:x}"
+        initializer.name = f"k{position:x}"  # no hexadecimal digit first, so no node's value has this name
 
 
 def _forget(value: ir.Value) -> None:
