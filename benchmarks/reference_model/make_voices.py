@@ -17,10 +17,10 @@ from .data import REPOSITORY
 VOICES_FOLDER = REPOSITORY / "bitvox" / "assets" / "voices"
 SPLITS = ("train",) * 12 + ("dev",) * 4 + ("test",) * 8
 # None of these is among the names that the training texts spell.
-SPELLED = (
+SPELLED = synthesis.words_of(
     "ABIGAIL BENEDICT CLEMENTINE DESMOND EVELYN FELICITY GREGORY HARRIET IGNATIUS JULIETTE KILLIAN LEOPOLD "
     "MIRIAM NATHANIEL OTTILIE QUENTIN ROSALIND SYLVESTER THEODORE URSULA VALENTINE WINIFRED YOLANDA ZACHARY"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def sample_texts(seed: int) -> list[str]:
         letters = " ".join(rng.sample(synthesis.LETTERS, 4))
         texts.append(f"{prefix} {letters} {synthesis.number_words(rng)}".strip())
     for _ in range(6):
-        day, year = rng.choice(synthesis.ORDINALS), rng.choice(synthesis.TENS)
-        texts.append(f"{rng.choice(synthesis.MONTHS)} {day} NINETEEN {year} {rng.choice(synthesis.DIGITS[1:10])}")
+        date = (synthesis.ORDINALS, synthesis.TENS, synthesis.MONTHS, synthesis.DIGITS[1:10])
+        day, ten, month, unit = (rng.choice(words) for words in date)
+        texts.append(f"{month} {day} NINETEEN {ten} {unit}")
     rng.shuffle(texts)
     return texts
 
@@ -79,10 +80,11 @@ def card(sample: SampleVoice) -> str:
     return f"""# {sample.folder}: a synthetic voice
 
 24 short utterances for `make demo`, 16 kHz mono Ogg Opus, listed in `manifest.csv` (12 train, 4 dev, 8 test).
-**Nobody speaks here**: espeak-ng (variant `{voice.name}+{voice.variant}`, {voice.speed} words per minute, pitch
-{voice.pitch}, word gap {voice.gap * 10} ms) made every clip, through `benchmarks/reference_model/make_voices.py`.
-The program is licensed under GPL-3.0-or-later; what it says is not covered by that licence, and these clips
-come under the repository's own. A result on this voice shows that the tool works, not how well it serves people.
+**Nobody speaks here**: espeak-ng (variant `{voice.name}+{voice.variant}`, {voice.speed} words per minute,
+pitch {voice.pitch}, word gap {voice.gap * 10} ms) made every clip, through `make_voices.py` of the folder
+`benchmarks/reference_model/`. The program is licensed under GPL-3.0-or-later; what it says is not covered by
+that licence, and these clips come under the repository's own. A result on this voice shows that the tool
+works, not how well it serves people.
 
 The reference model was trained on other espeak-ng voices; this variant and these texts were held out.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import re
 import shutil
@@ -11,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import soundfile
@@ -18,20 +18,27 @@ import soxr
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
-DIGITS = "ZERO ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE OH".split()
-TEENS = "TEN ELEVEN TWELVE THIRTEEN FOURTEEN FIFTEEN SIXTEEN SEVENTEEN EIGHTEEN NINETEEN".split()
-TENS = "TWENTY THIRTY FORTY FIFTY SIXTY SEVENTY EIGHTY NINETY".split()
-UNIT_ORDINALS = "FIRST SECOND THIRD FOURTH FIFTH SIXTH SEVENTH EIGHTH NINTH".split()
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The blank-separated words of a text."""
+    return tuple(text.split())
+
+
+DIGITS = words_of("ZERO ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE OH")
+TEENS = words_of("TEN ELEVEN TWELVE THIRTEEN FOURTEEN FIFTEEN SIXTEEN SEVENTEEN EIGHTEEN NINETEEN")
+TENS = words_of("TWENTY THIRTY FORTY FIFTY SIXTY SEVENTY EIGHTY NINETY")
+UNIT_ORDINALS = words_of("FIRST SECOND THIRD FOURTH FIFTH SIXTH SEVENTH EIGHTH NINTH")
 ORDINALS = [
     *UNIT_ORDINALS,
-    *"TENTH ELEVENTH TWELFTH THIRTEENTH FOURTEENTH FIFTEENTH SIXTEENTH SEVENTEENTH".split(),
-    *"EIGHTEENTH NINETEENTH TWENTIETH THIRTIETH".split(),
+    *words_of("TENTH ELEVENTH TWELFTH THIRTEENTH FOURTEENTH FIFTEENTH SIXTEENTH SEVENTEENTH"),
+    *words_of("EIGHTEENTH NINETEENTH TWENTIETH THIRTIETH"),
     *(f"TWENTY {unit}" for unit in UNIT_ORDINALS),
 ]
-MONTHS = ("JANUARY FEBRUARY MARCH APRIL MAY JUNE JULY AUGUST SEPTEMBER OCTOBER NOVEMBER DECEMBER").split()
-COMMANDS = "YES NO GO HELP STOP START REPEAT ERASE ENTER RUBOUT".split()
+MONTHS = words_of("JANUARY FEBRUARY MARCH APRIL MAY JUNE JULY AUGUST SEPTEMBER OCTOBER NOVEMBER DECEMBER")
+COMMANDS = words_of("YES NO GO HELP STOP START REPEAT ERASE ENTER RUBOUT")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-NAMES = (
+NAMES = words_of(
     "JAMES MARY ROBERT PATRICIA JOHN LINDA MICHAEL BARBARA DAVID ELIZABETH WILLIAM SUSAN RICHARD "
     "JESSICA JOSEPH SARAH THOMAS KAREN CHARLES LISA DANIEL NANCY MATTHEW BETTY ANTHONY MARGARET MARK "
     "SANDRA DONALD ASHLEY STEVEN KIMBERLY PAUL EMILY ANDREW DONNA JOSHUA MICHELLE KENNETH CAROL KEVIN "
@@ -42,16 +49,16 @@ NAMES = (
     "HILL FLORES GREEN ADAMS BAKER HALL RIVERA CAMPBELL MITCHELL CARTER ROBERTS PHILLIPS EVANS TURNER "
     "OAK MAPLE CEDAR WASHINGTON LINCOLN CHESTNUT WALNUT SPRUCE FRANKLIN JEFFERSON MADISON COLUMBIA DRIVE "
     "AVENUE STREET ROAD LANE COURT BOSTON CHICAGO DENVER SEATTLE DALLAS PHOENIX AUSTIN ATLANTA MEMPHIS"
-).split()
+)
 ACCENTS = ("en-us", "en-us", "en-us", "en-us", "en-us", "en-gb-x-rp", "en-gb", "en-gb-scotland", "en-029")
 # The demo's voices (make_voices.py) use the variants f3, m3 and nothing like them may be trained on.
 HELD_OUT_VARIANTS = frozenset({"f3", "m3"})
-VARIANTS = (
+VARIANTS = words_of(
     "f1 f2 f4 f5 m1 m2 m4 m5 m6 m7 m8 klatt klatt2 klatt3 klatt4 adam Alex Alicia Andrea Andy Annie aunty "
     "belinda benjamin boris caleb david ed edward2 Gene grandma grandpa Henrique Hugo iven2 Jacky john "
     "Lee linda Marco max Michael michel Mike norbert pablo paul quincy rob robert sandro shelby steph "
     "steph2 travis victor zac Diogo Denis Mr_serious anika"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -147,10 +154,10 @@ class SentenceChain:
         self._following: dict[tuple[str, str], list[str]] = defaultdict(list)
         for sentence in sentences:
             words = ["", "", *sentence.split(), ""]
-            for first, second, third in zip(words, words[1:], words[2:]):
+            for first, second, third in zip(words, words[1:], words[2:], strict=False):
                 self._following[first, second].append(third)
             # A shared one-word history lets the chain leave the sentence that it copies.
-            for second, third in zip(words[2:], words[3:]):
+            for second, third in pairwise(words[2:]):
                 self._following["*", second].append(third)
 
     def sample(self, rng: random.Random, longest: int = 12) -> str:
@@ -201,7 +208,7 @@ def speak(utterance: Utterance) -> NDArray[np.int16]:
     result = subprocess.run(command, capture_output=True, check=True)
     # espeak-ng streams, so its WAV header holds no length: soundfile needs the data alone.
     raw = np.frombuffer(result.stdout[44 : 44 + (len(result.stdout) - 44) // 2 * 2], dtype="<i2")
-    (rate,) = np.frombuffer(io.BytesIO(result.stdout[24:28]).read(), dtype="<u4")
+    (rate,) = np.frombuffer(result.stdout[24:28], dtype="<u4")
     resampled = soxr.resample(raw.astype(np.float32) / 32768, float(rate), SAMPLE_RATE)
     peak = float(np.max(np.abs(resampled))) if resampled.size else 0.0
     if peak == 0.0:
@@ -223,7 +230,7 @@ class PhonemeTable:
     def __init__(self, texts: Sequence[str]) -> None:
         words = sorted({word for text in texts for word in text.split()})
         with ThreadPoolExecutor(2) as pool:
-            spoken = dict(zip(words, pool.map(word_phonemes, words)))
+            spoken = dict(zip(words, pool.map(word_phonemes, words), strict=True))
         units = sorted({unit for phonemes in spoken.values() for unit in phonemes})
         numbers = {unit: index + 1 for index, unit in enumerate(units)}
         self.size = len(units) + 1
@@ -240,8 +247,7 @@ def plan(seed: int, spelling: int, sentences: int, transcripts: Sequence[str]) -
     words = sorted({word for text in transcripts for word in text.split() if len(word) > 2})
     chain = SentenceChain(transcripts)
     texts = [spelling_text(rng, words) for _ in range(spelling)]
-    for index in range(sentences):
-        texts.append(rng.choice(transcripts) if index % 2 else chain.sample(rng))
+    texts += [rng.choice(transcripts) if index % 2 else chain.sample(rng) for index in range(sentences)]
     return [Utterance(text, random_voice(rng)) for text in texts]
 
 

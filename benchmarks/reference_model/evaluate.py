@@ -1,0 +1,137 @@
+"""Word and character error rates of a checkpoint, and its model card.
+
+`python -m bitvox.benchmarks.reference_model.evaluate MODEL` prints the rates of all sets;
+with `--card RUN --hours H` it also writes MODEL/README.md, taking the number of steps from the run's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+
+from .data import Clip, load_clips, normalise
+
+TEMPLATE = Path(__file__).with_name("card.md")
+SETS = (("an4", "dev"), ("an4", "test"), ("speechocean762", "dev"), ("speechocean762", "test"))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An error rate in percent with the ends of its 95 % interval."""
+
+    percent: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.percent:.1f} % [{self.low:.1f}, {self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The rates of one set of clips."""
+
+    name: str
+    clips: int
+    speakers: int
+    wer: Rate
+    cer: Rate
+
+
+def transcribe(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, clips: Sequence[Clip]) -> list[str]:
+    """Greedy CTC transcripts, clip by clip: padding would change the group norm's statistics."""
+    model.eval()
+    device = next(model.parameters()).device
+    texts = []
+    with torch.inference_mode():
+        for clip in clips:
+            audio = normalise(clip.audio.astype(np.float32) / 32768)
+            logits = model(torch.from_numpy(audio)[None].to(device)).logits
+            texts.append(processor.decode(logits[0].argmax(-1).cpu()).strip())
+    return texts
+
+
+def clustered_rate(
+    errors: NDArray[np.int64], units: NDArray[np.int64], speakers: Sequence[str], draws: int = 2000
+) -> Rate:
+    """Errors over reference units, pooled over clips; the interval resamples whole speakers.
+
+    `errors` and `units` have the shape (clips,); `speakers` names the speaker of each clip.
+    """
+    names, index = np.unique(np.asarray(speakers), return_inverse=True)
+    per_speaker = np.zeros((len(names), 2))
+    np.add.at(per_speaker, index, np.stack((errors, units), axis=1))
+    chosen = np.random.default_rng(0).integers(0, len(names), (draws, len(names)))
+    sums = per_speaker[chosen].sum(axis=1)
+    low, high = np.percentile(100 * sums[:, 0] / sums[:, 1], (2.5, 97.5))
+    return Rate(100 * float(errors.sum() / units.sum()), float(low), float(high))
+
+
+def rates(name: str, clips: Sequence[Clip], texts: Sequence[str]) -> Result:
+    """WER and CER of `texts` against the clips' transcripts."""
+    speakers = [clip.speaker for clip in clips]
+    found = []
+    for measure in (jiwer.process_words, jiwer.process_characters):
+        counted = [measure(clip.text, text) for clip, text in zip(clips, texts, strict=True)]
+        errors = np.array([one.substitutions + one.deletions + one.insertions for one in counted])
+        units = np.array([one.substitutions + one.deletions + one.hits for one in counted])
+        found.append(clustered_rate(errors, units, speakers))
+    return Result(name, len(clips), len(set(speakers)), found[0], found[1])
+
+
+def evaluate(folder: Path) -> list[Result]:
+    """The checkpoint's rates on every dev and test set, in float32."""
+    model = Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32)
+    processor = Wav2Vec2Processor.from_pretrained(folder)
+    results = []
+    for corpus, split in SETS:
+        clips = load_clips(corpus, split)
+        results.append(rates(f"{corpus} {split}", clips, transcribe(model, processor, clips)))
+        print(format_row(results[-1]), flush=True)
+    return results
+
+
+def format_row(result: Result) -> str:
+    """One row of the card's table."""
+    return f"| {result.name} | {result.clips} | {result.speakers} | {result.wer} | {result.cer} |"
+
+
+def write_card(folder: Path, run: Path, hours: float, results: Sequence[Result]) -> None:
+    """Writes the model card beside the weights."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    model = Wav2Vec2ForCTC.from_pretrained(folder)
+    card = TEMPLATE.read_text(encoding="utf-8").format(
+        parameters=f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}",
+        hours=hours,
+        steps=log[-1]["step"],
+        audio_hours=round(sum(entry["audio_s"] for entry in log) / 3600),
+        rows="\n".join(format_row(result) for result in results),
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Evaluate a checkpoint; optionally write its model card.")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--card", type=Path, metavar="RUN", help="write the card from this run's log")
+    parser.add_argument("--hours", type=float, help="training time that the run was given")
+    values = parser.parse_args()
+    if (values.card is None) != (values.hours is None):
+        parser.error("--card and --hours go together: the card states how long the run trained")
+    results = evaluate(values.model)
+    if values.card is not None:
+        write_card(values.model, values.card, values.hours, results)
+
+
+if __name__ == "__main__":
+    main()

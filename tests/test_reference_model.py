@@ -1,0 +1,147 @@
+"""The reference model's recipe (without training) and the checkpoint and voices that ship."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bitvox.benchmarks.reference_model import synthesis, train
+from bitvox.benchmarks.reference_model.data import Clip, Mixture, _read_clip, augment
+from bitvox.benchmarks.reference_model.evaluate import clustered_rate, rates, transcribe
+from bitvox.benchmarks.reference_model.make_voices import SAMPLE_VOICES, SPELLED, SPLITS, sample_texts
+
+ASSETS = Path(__file__).resolve().parents[1] / "bitvox" / "assets"
+SENTENCES = ("WE CALL IT BEAR", "THEN WE CALL THE MAN", "TOM GIVES UP BOXING")
+needs_espeak = pytest.mark.skipif(not synthesis.espeak_available(), reason="espeak-ng is not installed")
+
+
+def tone(seconds: float, text: str = "A", speaker: str = "s") -> Clip:
+    time = np.arange(int(seconds * 16_000)) / 16_000
+    return Clip((8000 * np.sin(2 * np.pi * 220 * time)).astype(np.int16), text, speaker)
+
+
+def voice_clips(name: str) -> list[Clip]:
+    folder = ASSETS / "voices" / name
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        return [_read_clip(folder / row["path"], row["text"], name) for row in csv.DictReader(file)]
+
+
+def test_texts_repeat_from_a_seed_and_stay_in_the_alphabet() -> None:
+    first, second = (synthesis.plan(5, 60, 20, SENTENCES) for _ in range(2))
+    assert first == second
+    assert first != synthesis.plan(6, 60, 20, SENTENCES)
+    letters = set("".join(one.text for one in first))
+    assert letters <= set(synthesis.LETTERS) | {" ", "'"}
+    assert all(one.text and one.text == " ".join(one.text.split()) for one in first)
+
+
+def test_training_voices_leave_out_the_demo_voices() -> None:
+    demo = {sample.voice.variant for sample in SAMPLE_VOICES}
+    assert demo == synthesis.HELD_OUT_VARIANTS
+    assert not demo & set(synthesis.VARIANTS)
+    assert not set(SPELLED) & set(synthesis.NAMES)
+
+
+def test_letters_are_spelled_and_the_article_is_read() -> None:
+    assert synthesis.spoken_form("A Z B").startswith("[['eI]] zee")
+    assert synthesis.spoken_form("HAS A BIG ARM") == "has a big arm"
+
+
+def test_chain_makes_sentences_of_known_words() -> None:
+    chain = synthesis.SentenceChain(SENTENCES)
+    known = {word for sentence in SENTENCES for word in sentence.split()}
+    for seed in range(20):
+        words = chain.sample(random.Random(seed)).split()
+        assert words
+        assert set(words) <= known
+
+
+@needs_espeak
+def test_speech_repeats_exactly() -> None:
+    utterance = synthesis.Utterance("B A R SIX", synthesis.Voice("en-us", "f2", speed=150, pitch=50))
+    first, second = synthesis.speak_all([utterance, utterance])
+    assert first.dtype == np.int16
+    assert 0.5 < len(first) / synthesis.SAMPLE_RATE < 5
+    np.testing.assert_array_equal(first, second)
+
+
+@needs_espeak
+def test_phonemes_are_numbered_from_one() -> None:
+    table = synthesis.PhonemeTable(["BEE B", "SEA C"])
+    assert table.encode("B") == table.encode("BEE")
+    assert sorted(set(table.encode("BEE SEA"))) == list(range(1, table.size))
+
+
+def test_augmentation_repeats_and_normalises() -> None:
+    clip = tone(1.0)
+    first, second = (augment(clip.audio, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.dtype == np.float32
+    assert 16_000 / 1.15 - 2 <= len(first) <= 16_000 / 0.85 + 2 * 0.35 * 16_000
+    assert abs(first.mean()) < 1e-3
+    assert first.var() == pytest.approx(1.0, rel=1e-2)
+
+
+def test_batches_are_bounded_near_equal_and_repeatable() -> None:
+    clips = [tone(0.5 + 0.1 * index, str(index), speaker=f"s{index % 3}") for index in range(30)]
+    mixture = Mixture({"an4": clips, "other": clips}, joined="an4", join_chance=0.5)
+    weights = {"an4": 0.5, "other": 0.5}
+    batches = list(mixture.batches(weights, seed=1, pool=40, seconds=12.0))
+    assert sum(len(batch.texts) for batch in batches) == 40
+    for batch in batches:
+        assert batch.audio.shape[0] == len(batch.texts)
+        assert batch.audio.size <= 12.0 * 16_000
+    again = list(mixture.batches(weights, seed=1, pool=40, seconds=12.0))
+    assert [batch.texts for batch in again] == [batch.texts for batch in batches]
+    joined = [text for batch in batches for text in batch.texts if " " in text]
+    assert joined, "some clips of the joined source must come in pairs"
+
+
+def test_interval_brackets_the_rate_and_needs_several_speakers() -> None:
+    errors, words = np.array([1, 0, 3, 0]), np.array([4, 4, 4, 4])
+    rate = clustered_rate(errors, words, ["a", "a", "b", "c"])
+    assert rate.percent == 25.0
+    assert rate.low <= rate.percent <= rate.high
+    alone = clustered_rate(errors, words, ["a"] * 4)
+    assert alone.low == alone.high == 25.0
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    settings = train.Settings(Path("run"), "none", hours=1.0, seed=1)
+    factors = [train.rate_factor(settings, progress) for progress in (0.0, settings.warm_up, 0.5, 1.0)]
+    assert factors[1] == pytest.approx(1.0)
+    assert factors[0] < factors[1] > factors[2] > factors[3] > 0
+
+
+def test_shipped_checkpoint_starts_a_run_with_its_first_filters_kept() -> None:
+    model = train.build_model(str(train.ASSETS))
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert {name.split(".conv_layers.")[1][0] for name in frozen} == {"0", "1"}
+    with pytest.raises(FileNotFoundError):
+        train.build_model("no-such-folder")
+
+
+@pytest.mark.parametrize("sample", SAMPLE_VOICES, ids=lambda sample: sample.folder)
+def test_voice_folder_holds_what_its_seed_says(sample: object) -> None:
+    folder = ASSETS / "voices" / sample.folder  # type: ignore[attr-defined]
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == sample_texts(sample.seed)  # type: ignore[attr-defined]
+    assert tuple(row["split"] for row in rows) == SPLITS
+    assert all((folder / row["path"]).is_file() for row in rows)
+
+
+def test_shipped_checkpoint_transcribes_the_sample_voices() -> None:
+    from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+
+    folder = ASSETS / "reference-ctc"
+    model = Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32)
+    processor = Wav2Vec2Processor.from_pretrained(folder)
+    clips = voice_clips("nora")[:8]
+    result = rates("nora", clips, transcribe(model, processor, clips))
+    assert result.wer.percent < 95
