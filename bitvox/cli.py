@@ -30,18 +30,22 @@ for group in (compiling, running, judging, inspecting):
     group.register(app)
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    """Options of `bitvox` itself."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from bitvox import __version__
 
         print(f"bitvox {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Options of `bitvox` itself."""
 
 
 def main() -> None:
@@ -55,7 +59,7 @@ def main() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line, by default the process's own; returns its exit code."""
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="bitvox", standalone_mode=False)
     except BitvoxError as error:
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:

@@ -35,8 +35,15 @@ def progress_on_stderr() -> Iterator[Progress]:
         with _bars() as progress:
             yield progress
     else:
-        with _warnings_to(lambda line: print(line, file=sys.stderr, flush=True)):
+        with warnings_on_stderr():
             yield PlainLines()
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Warnings of `logger` as plain lines, without any progress."""
+    with _warnings_to(lambda line: print(line, file=sys.stderr, flush=True)):
+        yield
 
 
 class PlainLines:
@@ -74,10 +81,11 @@ def _bars() -> Iterator[Progress]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    with (
-        Bars(*columns, console=console) as bars,
-        _warnings_to(lambda line: console.print(line, markup=False)),
-    ):
+
+    def print_line(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with Bars(*columns, console=console) as bars, _warnings_to(print_line):
 
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in tasks or bars.tasks[tasks[stage]].finished:

@@ -15,6 +15,7 @@ from bitvox.sizes import format_size
 if TYPE_CHECKING:
     from bitvox.benchmarks.evaluate import EvalReport, Scores
     from bitvox.benchmarks.latency import BenchReport, Measured, Spread
+    from bitvox.benchmarks.metrics import Interval
     from bitvox.compiler.frontend.model import SpeechModel
     from bitvox.exporters.bundle import Bundle
 
@@ -144,10 +145,16 @@ def _eval_text(report: EvalReport) -> str:
         ]
         lines.append(f"  {100 * found.identical:.1f} % of clips the same")
         if found.difference and found.no_regression is not None:
-            lines.append(f"  word error rate changed by {found.difference} points (paired)")
+            lines.append(f"  word error rate changed by {_points(found.difference)} (paired)")
             lines.append(f"  no regression on {100 * found.no_regression:.1f} % of clips")
     lines.append(f"intervals: 95 %, bootstrapped over each {report.clustered_by}")
     return "\n".join(lines)
+
+
+def _points(difference: Interval) -> str:
+    if difference.percent is None:
+        return "nothing that can be told"
+    return f"{difference.percent:+.2f} points [{difference.low:+.2f}, {difference.high:+.2f}]"
 
 
 def _score_rows(name: str, scores: Scores) -> list[tuple[object, ...]]:

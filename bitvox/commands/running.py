@@ -11,7 +11,7 @@ import typer
 
 from bitvox.commands.output import print_json, working
 from bitvox.errors import InputError
-from bitvox.progress import logger, no_progress
+from bitvox.progress import Progress, logger, no_progress, warnings_on_stderr
 
 _Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `bitvox compile --out` wrote.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -49,8 +49,11 @@ def transcribe_command(
     stdout = sys.stdout
     with contextlib.ExitStack() as stack:
         # Lines on the same terminal are progress enough; a bar would be drawn between them.
-        together = stdout.isatty() and not json
-        progress = no_progress if together else stack.enter_context(working())
+        if stdout.isatty() and not json:
+            stack.enter_context(warnings_on_stderr())
+            progress: Progress = no_progress
+        else:
+            progress = stack.enter_context(working())
         runner = open_runner(Bundle.open(bundle), threads)
         progress("transcribe", 0, len(files))
         for number, file in enumerate(files, start=1):
