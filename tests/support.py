@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.plan import Activations, Granularity
-from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
 
@@ -24,10 +25,10 @@ def write_tiny_checkpoint(folder: Path, conv_bias: bool = False) -> Path:
     torch.manual_seed(0)
     config = Wav2Vec2Config(
         vocab_size=len(VOCABULARY),
-        hidden_size=16,
+        hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        intermediate_size=32,
+        intermediate_size=64,
         conv_dim=(8, 8, 12),
         conv_kernel=(10, 3, 2),
         conv_stride=(5, 4, 4),

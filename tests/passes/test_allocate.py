@@ -2,6 +2,9 @@ import functools
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import PassContext
@@ -12,8 +15,6 @@ from bitvox.compiler.passes.policy import POLICIES
 from bitvox.compiler.passes.start import start_plan
 from bitvox.compiler.passes.verify import verify_plan
 from bitvox.errors import InputError, RequestError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support import PackedCosts, reference_model
 
 ORDERS = ("ascending", "descending", "shuffled", "min-max", "uniform")

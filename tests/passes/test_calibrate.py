@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.observers import FrameSampler, RangeObserver, columns, output_rows, watching
@@ -86,8 +87,9 @@ def test_a_search_is_never_worse_than_min_max(objective) -> None:
     context = tiny_context()
     site = context.model.site("wav2vec2.encoder.layers.0.feed_forward.intermediate_dense")
     module = context.model.site_module(site)
-    inputs = torch.randn(64, 1, 16) * torch.tensor([1.0] * 15 + [8.0])
-    sample = SiteSample(site, module.weight, module.bias, inputs, torch.randn(64, 32))
+    inputs = torch.randn(64, 1, site.shape[1])
+    inputs[..., -1] *= 8
+    sample = SiteSample(site, module.weight, module.bias, inputs, torch.randn(64, site.channels))
     start = (
         _plan(context).site(site.name).replace(input_range=Range(float(inputs.min()), float(inputs.max())))
     )

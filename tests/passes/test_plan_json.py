@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.plan import QuantPlan, Range
 from bitvox.compiler.passes.plan_json import plan_from_json, plan_to_json

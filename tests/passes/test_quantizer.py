@@ -3,9 +3,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.plan import WIDTHS, Range
 from bitvox.compiler.passes.quantizer import (
+    QuantisedSite,
     conv_bias_codes,
     conv_bias_steps,
     fake_quantise_activation,
@@ -15,9 +20,6 @@ from bitvox.compiler.passes.quantizer import (
     weight_steps,
 )
 from bitvox.compiler.passes.start import start_plan
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx import helper
 from support import PackedCosts, noise_clips, tiny_context
 
 
@@ -159,6 +161,45 @@ def test_quantised_module_at_8_bits_stays_near_full_precision(activations: str, 
     error = np.abs(got - wanted).mean() / np.abs(wanted).mean()
     assert 0 < error < (0.1 if activations == "static" else 0.06)
     assert not hasattr(context.model.module.get_submodule(context.model.sites[0].name), "plan")
+
+
+def test_static_conv_is_onnx_runtimes_integer_convolution() -> None:
+    context = tiny_context(conv_bias=True)
+    plan = CalibratePass().run(context, start_plan(context.model, PackedCosts(), "onnx"))
+    site = context.model.sites[1]
+    entry, original = plan.site(site.name), context.model.site_module(site)
+    assert entry.input_range
+    assert entry.output_range
+    assert site.conv
+    codes, scales = weight_codes(original.weight.detach().numpy(), 8, "channel")
+    bias = conv_bias_codes(original.bias.detach(), entry.input_range, torch.from_numpy(scales))
+    constants = {
+        "xs": np.float32(entry.input_range.scale),
+        "xz": np.uint8(entry.input_range.zero_point),
+        "w": codes,
+        "ws": scales,
+        "wz": np.zeros(site.channels, np.int8),
+        "ys": np.float32(entry.output_range.scale),
+        "yz": np.uint8(entry.output_range.zero_point),
+        "b": bias.numpy().astype(np.int32),
+    }
+    conv = helper.make_node(
+        "QLinearConv", ["q", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"], ["r"], strides=[site.conv.stride]
+    )
+    values = np.random.default_rng(0).uniform(-1, 1, (1, 8, 100)).astype(np.float32)
+    got = _run_onnx(
+        [
+            helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+            conv,
+            helper.make_node("DequantizeLinear", ["r", "ys", "yz"], ["y"]),
+        ],
+        constants,
+        values,
+    )
+    wanted = QuantisedSite(original, site, entry)(torch.from_numpy(values)).numpy()
+    # A result that falls on the middle between two codes may round either way in float32.
+    assert np.abs(got - wanted).max() <= 1.001 * constants["ys"]
+    assert (got == wanted).mean() > 0.99
 
 
 def test_static_conv_output_lies_on_its_grid() -> None:

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from bitvox.compiler.passes.observers import watching
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan

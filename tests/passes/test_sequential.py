@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from bitvox.compiler.passes.streaming_median import RELATIVE_ERROR, REDUCTIONS, StreamingQuantile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from bitvox.compiler.passes.streaming_median import REDUCTIONS, RELATIVE_ERROR, StreamingQuantile
 
 
 @settings(max_examples=100, deadline=None)
