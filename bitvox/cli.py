@@ -6,6 +6,8 @@ usage or bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import Annotated
 
@@ -53,7 +55,15 @@ def main() -> None:
     # A path need not be valid text, and a terminal need not know every letter: print what can be printed.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(run())
+    code = run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What cannot be written now cannot be written when the interpreter flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        gone = error.errno == errno.EPIPE  # the reader, e.g. `head`, has what it wanted
+        code = code or (1 if gone else _fail(f"stdout: {error.strerror}", 1))
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -64,6 +74,10 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:
         return _usage(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _fail(f"{error.filename or 'output'}: the disk is full; free some space", 1)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:

@@ -173,7 +173,10 @@ def _temporary_sibling(out: Path) -> Iterator[Path]:
 def _clean_up(out: Path) -> None:
     """Remove the temporaries of killed runs, known by their free lock; undo a half-done replacement."""
     for folder in out.parent.glob(glob.escape(_partial_prefix(out)) + "*"):
-        lock = os.open(folder, os.O_RDONLY)
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # its owner was quicker
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

@@ -30,6 +30,9 @@ AUDIO_SUFFIXES = frozenset(
 _FOREIGN_SUFFIXES = frozenset((".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".3gp", ".mov", ".mkv"))
 _READABLE = "bitvox reads wav, flac, ogg, opus, mp3 and aiff"
 
+# A damaged header may claim any rate, and one of 1 Hz would make hours of a second.
+_RATES = (2000, 768_000)
+
 # A writer that streams to a pipe leaves the length field at its largest value: unknown, not truncated.
 _UNKNOWN_LENGTH = 0x7FFFFFFF
 
@@ -60,6 +63,10 @@ def read_clip(path: Path, rate: int) -> Clip:
     """
     _require_file(path)
     samples, source_rate = _decode(path)
+    if not _RATES[0] <= source_rate <= _RATES[1]:
+        raise InputError(
+            f"{path}: sampled at {source_rate} Hz; speech is sampled at {_RATES[0]} to {_RATES[1]} Hz"
+        )
     if not samples.size:
         raise InputError(f"{path}: holds no samples; record it again")
     mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32)

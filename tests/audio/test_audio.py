@@ -112,6 +112,12 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
         read_clip(tmp_path / "bad.wav", RATE)
 
 
+def test_a_header_with_an_absurd_rate_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "slow.wav", tone(), 1)
+    with pytest.raises(InputError, match="sampled at 1 Hz"):
+        read_clip(tmp_path / "slow.wav", RATE)
+
+
 def test_a_missing_file_and_a_folder_are_no_clip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_clip(tmp_path / "none.wav", RATE)

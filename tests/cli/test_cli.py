@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -326,6 +327,57 @@ def test_transcribe_and_verify_need_no_torch(bundle: Path, recordings: Path) -> 
 def test_help_imports_nothing_heavy() -> None:
     done = imports_none_of("torch,transformers,onnxruntime,numpy,soundfile,pydantic,jiwer", "--help")
     assert done.returncode == 0, done.stderr
+
+
+def script(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from bitvox.cli import main; main()", *arguments]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_under_stdout_is_one_line(bundle: Path, recordings: Path, options: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = script("transcribe", str(bundle), str(recordings), *options)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("bitvox: ")
+
+
+def test_a_reader_that_has_enough_is_no_failure_to_speak_of(bundle: Path, recordings: Path) -> None:
+    command = script("transcribe", str(bundle), *[str(recordings)] * 50)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().endswith("BAD\n")
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert "Traceback" not in errors
+    assert "bitvox: " not in errors
+
+
+SLOW = """
+import sys, time, types
+slow = types.ModuleType("bitvox.compile")
+def compile_bundle(request, progress):
+    progress("allocate", 0, 1)
+    time.sleep(60)
+slow.compile_bundle = compile_bundle
+sys.modules["bitvox.compile"] = slow
+from bitvox.cli import main
+main()
+"""
+
+
+def test_ctrl_c_is_one_line_and_130() -> None:
+    command = [sys.executable, "-c", SLOW, *COMPILE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "allocate: 0/1\n"
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert errors == "bitvox: interrupted; nothing was left half-written\n"
 
 
 # -- judging
