@@ -22,7 +22,7 @@ from bitvox.sizes import format_size
 from bitvox.store import FileStore
 from bitvox.voice import Voice
 
-# The first prediction misses by the few kilobytes of tables and manifest; one correction settles it.
+# A correction moves the plan by at most a bit or two; what it then misses is a digit in an offset.
 _MOST_CORRECTIONS = 4
 
 
@@ -37,31 +37,55 @@ def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: 
         return _calibrated(voice, request, _read_plan(voice, request), store, progress)
     if request.budget is None:
         raise InputError("budget: none given; write --budget 45MB, or --plan with a plan to follow")
-    costs = OnnxCosts(voice.model, voice.skeleton)
-    start = start_plan(voice.model, costs, request.target, request.tier, request.activations)
+    progress("size", 0, 1)
+    costs, start = _measured_start(voice, request)
+    progress("size", 1, 1)
     measure = MeasureSensitivityPass(request.reduction)
     scored = Sequential((measure,)).run(_context(voice, costs, progress), start, store)
     allocated = _allocate(voice, request, costs, scored, progress)
     return _calibrated(voice, request, allocated, store, progress)
 
 
+def _measured_start(voice: Voice, request: CompileRequest) -> tuple[OnnxCosts, QuantPlan]:
+    """The plan at its widest, and costs that know what its files really take."""
+    costs = OnnxCosts(voice.model, voice.skeleton)
+    start = start_plan(voice.model, costs, request.target, request.tier, request.activations)
+    costs = costs.corrected(_missed(voice, start))
+    return costs, start.replace(fixed_bytes=costs.fixed)
+
+
 def _allocate(
     voice: Voice, request: CompileRequest, costs: OnnxCosts, scored: QuantPlan, progress: Progress
 ) -> QuantPlan:
-    """Widths under the budget; predictions are corrected by the size of the files until they agree."""
+    """Widths under the budget. Each try is sized by its files; what the prediction missed goes into the next."""
     assert request.budget is not None
     order = "uniform" if request.method == "uniform" else request.order
     allocate = AllocateMyQASRPass(request.budget, order, seed=request.seed)
+    fitting: QuantPlan | None = None
     for attempt in range(_MOST_CORRECTIONS):
         progress("allocate", attempt, _MOST_CORRECTIONS)
         base = scored.replace(fixed_bytes=costs.fixed)
         plan = Sequential((allocate,)).run(_context(voice, costs, progress), base)
-        missed = planned_bytes(voice, _with_placeholder_ranges(plan)) - plan.total_bytes
-        if missed == 0 or (missed < 0 and attempt == _MOST_CORRECTIONS - 1):
+        missed = _missed(voice, plan)
+        sized = plan.replace(fixed_bytes=plan.fixed_bytes + missed)
+        if sized.total_bytes <= request.budget and (
+            fitting is None or sized.total_bytes > fitting.total_bytes
+        ):
+            fitting = sized
+        if missed == 0:
             break
         costs = costs.corrected(missed)
     progress("allocate", _MOST_CORRECTIONS, _MOST_CORRECTIONS)
-    return plan
+    if fitting is None:
+        raise RequestError(
+            f"budget {request.budget} bytes: the nearest bundle that was found takes {sized.total_bytes} bytes"
+        )
+    return fitting
+
+
+def _missed(voice: Voice, plan: QuantPlan) -> int:
+    """Bytes that the files of a plan take beyond its prediction."""
+    return planned_bytes(voice, _with_placeholder_ranges(plan)) - plan.total_bytes
 
 
 def _with_placeholder_ranges(plan: QuantPlan) -> QuantPlan:

@@ -15,7 +15,7 @@ import torch
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.errors import InputError
 
-MAXIMUM_SECONDS = 60
+_MAXIMUM_SECONDS = 60
 _EXAMPLE_SECONDS = 2
 
 
@@ -77,7 +77,8 @@ def trace(model: SpeechModel) -> torch.export.ExportedProgram:
         InputError: The module cannot be traced; carries torch.export's first line.
     """
     rate = model.processor.sampling_rate
-    length = torch.export.Dim("samples", min=2 * model.processor.minimum_samples, max=MAXIMUM_SECONDS * rate)
+    two_frames = model.processor.minimum_samples + model.processor.samples_per_frame
+    length = torch.export.Dim("samples", min=two_frames, max=_MAXIMUM_SECONDS * rate)
     with _opaque_sites(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -89,8 +90,8 @@ def trace(model: SpeechModel) -> torch.export.ExportedProgram:
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
         except Exception as error:  # torch.export raises many types, each with the reason in its first line
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"model '{model.source}': cannot be traced ({reason[:200]})") from error
+            reason = " ".join(str(error).split())
+            raise InputError(f"model '{model.source}': cannot be traced ({reason[:300]})") from error
 
 
 @contextmanager

@@ -27,10 +27,12 @@ INTEGER_KERNELS = frozenset(
 
 def kernels_reached(model: Path, sites: Mapping[str, SiteValues]) -> dict[str, str]:
     """Site -> operator that ONNX Runtime runs for it, after its own optimisation at the default level."""
-    readers = _optimised_readers(model)
+    graph = _optimised_graph(model)
+    readers = {value: node.op_type for node in graph.node for value in node.input}
+    producers = {value: node.op_type for node in graph.node for value in node.output}
     reached = {}
     for name, values in sites.items():
-        operator = readers.get(values.weight)
+        operator = readers.get(values.weight) or producers.get(values.product) or producers.get(values.output)
         if operator is None:
             raise RequestError(
                 f"site '{name}': not found in the graph that ONNX Runtime optimised; its kernel is unknown"
@@ -50,7 +52,7 @@ def check_kernels(reached: Mapping[str, str], plan: QuantPlan) -> list[str]:
     ]
 
 
-def _optimised_readers(model: Path) -> dict[str, str]:
+def _optimised_graph(model: Path) -> onnx.GraphProto:
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
         options = onnxruntime.SessionOptions()
@@ -61,5 +63,4 @@ def _optimised_readers(model: Path) -> dict[str, str]:
             "session.optimized_model_external_initializers_file_name", "optimised.data"
         )
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(optimised, load_external_data=False).graph
-    return {value: node.op_type for node in graph.node for value in node.input}
+        return onnx.load(optimised, load_external_data=False).graph

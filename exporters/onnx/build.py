@@ -82,7 +82,9 @@ def halve_constants(graph: ir.Graph) -> None:
     writer = GraphWriter(graph, prefix="h")
     for value in list(graph.initializers.values()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or not is_half(tensor.numpy()):
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or isinstance(tensor, ir.ExternalTensor):
+            continue
+        if not is_half(tensor.numpy()):
             continue
         ir.convenience.replace_all_uses_with(value, float_constant(writer, tensor.numpy()))
         assert value.name is not None

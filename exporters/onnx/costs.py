@@ -13,13 +13,12 @@ import onnx_ir as ir
 from bitvox.compiler.frontend.model import ConvGeometry, Site, SpeechModel
 from bitvox.compiler.lowering.header import HEADER_BYTES
 from bitvox.compiler.lowering.packed import PackedSite, pack_weight, packed_bytes
-from bitvox.compiler.lowering.planes import plane_widths
-from bitvox.compiler.passes.plan import WIDTHS, Activations, Granularity, Range, SitePlan
+from bitvox.compiler.passes.plan import Activations, Granularity, Range, SitePlan
 from bitvox.exporters.onnx.build import halve_constants
 from bitvox.exporters.onnx.data_file import DataWriter
 from bitvox.exporters.onnx.forms import SiteWriter
 from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
-from bitvox.exporters.onnx.weights import GraphWriter, is_half, unpack_table
+from bitvox.exporters.onnx.weights import GraphWriter, is_half
 
 _TOY_CHANNELS, _TOY_KERNEL = 64, 2
 
@@ -27,12 +26,12 @@ _TOY_CHANNELS, _TOY_KERNEL = 64, 2
 class OnnxCosts:
     """Bytes of a bundle for the ONNX target (a `ByteCosts`).
 
-    Predictions miss by a few kilobytes, the same for every width: the manifest, and tables that a plan does not
-    use. `corrected` takes the difference in once a bundle has been written.
+    `fixed` knows the graph alone. `corrected` takes in the rest (manifest, unpack tables) once a bundle of the model
+    has been written.
     """
 
     def __init__(self, model: SpeechModel, skeleton: bytes) -> None:
-        self.fixed = _skeleton_bytes(skeleton) + _table_bytes()
+        self.fixed = _skeleton_bytes(skeleton)
         self._bias_bytes = {site.name: _bias_bytes(model, site) for site in model.sites}
 
     def corrected(self, missed: int) -> OnnxCosts:
@@ -104,13 +103,3 @@ def _graph_overhead(packed: PackedSite, plan: SitePlan) -> int:
     tensors = sum(len(initializer.raw_data) for initializer in proto.initializer)
     return proto.ByteSize() - empty - tensors
 
-
-def _table_bytes() -> int:
-    """Unpack tables of every width; a plan uses some of them, each stored once."""
-    tables = {
-        unpack_table(bits, plane).tobytes()
-        for bits in WIDTHS
-        if bits < 8
-        for plane in range(len(plane_widths(bits)))
-    }
-    return sum(map(len, tables))

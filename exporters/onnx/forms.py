@@ -29,11 +29,13 @@ class SiteValues:
         output: Float tensor that it hands on.
         weight: Tensor that its multiplying node reads as the weight; the runtime keeps the name when it folds what
             leads to it, and moves everything else about (layouts, biases, activations).
+        product: Output of that node; found by it where the runtime lays the weight out anew.
     """
 
     input: str
     output: str
     weight: str
+    product: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class StoredWeight:
     packed: PackedSite
     planes: tuple[ir.Value, ...]
     scale: ir.Value | None
+
+
+_Written = tuple[ir.Value, ir.Value]
 
 
 class SiteWriter:
@@ -56,26 +61,28 @@ class SiteWriter:
         """Add the nodes that compute `output` from `x`."""
         linear = weight.packed.site.operator == "linear"
         if plan.bits is None or plan.activations == "float":
-            factor = self._float_linear(weight, x, output) if linear else self._float_conv(weight, x, output)
+            written = self._float_linear(weight, x, output) if linear else self._float_conv(weight, x, output)
         elif plan.activations == "dynamic":
-            factor = self._dynamic_linear(weight, x, output)
+            written = self._dynamic_linear(weight, x, output)
         elif linear:
-            factor = self._static_linear(weight, plan, x, output)
+            written = self._static_linear(weight, plan, x, output)
         else:
-            factor = self._static_conv(weight, plan, x, output)
-        assert x.name and output.name and factor.name
-        return SiteValues(x.name, output.name, factor.name)
+            written = self._static_conv(weight, plan, x, output)
+        factor, product = written
+        assert x.name and output.name and factor.name and product.name
+        return SiteValues(x.name, output.name, factor.name, product.name)
 
-    # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it.
+    # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it, and what that
+    # node computes.
 
-    def _static_linear(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> ir.Value:
+    def _static_linear(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> _Written:
         codes = self._transposed(self._codes(weight))
         axis = {"axis": 1} if _per_channel(weight) else {}
         dequantised = self._writer.op("DequantizeLinear", [codes, self._scale(weight)], **axis)
-        self._add_bias(weight, "MatMul", [self._through_grid(x, plan.input_range), dequantised], output)
-        return codes
+        factors = [self._through_grid(x, plan.input_range), dequantised]
+        return codes, self._add_bias(weight, "MatMul", factors, output)
 
-    def _dynamic_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
+    def _dynamic_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> _Written:
         codes = self._transposed(self._codes(weight))
         quantised, scale, zero_point = self._dynamic_grid(x)
         accumulated = self._writer.op("MatMulInteger", [quantised, codes, zero_point])
@@ -83,15 +90,13 @@ class SiteWriter:
             self._writer.op("Cast", [accumulated], to=ir.DataType.FLOAT),
             self._writer.op("Mul", [scale, self._scale(weight)]),
         ]
-        self._add_bias(weight, "Mul", factors, output)
-        return codes
+        return codes, self._add_bias(weight, "Mul", factors, output)
 
-    def _float_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
+    def _float_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> _Written:
         transposed = self._transposed(self._float_weight(weight))
-        self._add_bias(weight, "MatMul", [x, transposed], output)
-        return transposed
+        return transposed, self._add_bias(weight, "MatMul", [x, transposed], output)
 
-    def _static_conv(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> ir.Value:
+    def _static_conv(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> _Written:
         assert plan.input_range is not None and plan.output_range is not None
         scale = self._scale(weight)
         codes = self._codes(weight)
@@ -103,23 +108,24 @@ class SiteWriter:
         floating = self._writer.op("Conv", inputs, **_geometry(weight.packed))
         quantised = self._writer.op("QuantizeLinear", [floating, *self._grid(plan.output_range)])
         self._writer.op("DequantizeLinear", [quantised, *self._grid(plan.output_range)], output)
-        return codes
+        return codes, quantised
 
-    def _float_conv(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> ir.Value:
+    def _float_conv(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> _Written:
         floating = self._float_weight(weight)
         inputs = [x, floating]
         if weight.packed.bias is not None:
             inputs.append(float_constant(self._writer, weight.packed.bias))
-        self._writer.op("Conv", inputs, output, **_geometry(weight.packed))
-        return floating
+        return floating, self._writer.op("Conv", inputs, output, **_geometry(weight.packed))
 
-    def _add_bias(self, weight: StoredWeight, kind: str, factors: list[ir.Value], output: ir.Value) -> None:
-        """Multiply, then add the bias: a bias given to the multiplying node itself would turn it into a float Gemm."""
+    def _add_bias(
+        self, weight: StoredWeight, kind: str, factors: list[ir.Value], output: ir.Value
+    ) -> ir.Value:
+        """Multiply, then add the bias; a bias that the multiplying node can take in makes a float Gemm of both."""
         if weight.packed.bias is None:
-            self._writer.op(kind, factors, output)
-            return
+            return self._writer.op(kind, factors, output)
         product = self._writer.op(kind, factors)
         self._writer.op("Add", [product, float_constant(self._writer, weight.packed.bias)], output)
+        return product
 
     def _transposed(self, matrix: ir.Value) -> ir.Value:
         """[N, K] as [K, N], the only form in which a weight fuses; folded at load."""

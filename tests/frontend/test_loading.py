@@ -1,0 +1,139 @@
+"""Checkpoints in the hub's layout become models; what cannot be handled is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+from bitvox.compiler.frontend.family import Family
+from bitvox.compiler.frontend.loading import load_model
+from bitvox.compiler.frontend.sites import find_sites
+from bitvox.compiler.frontend.wav2vec2 import FAMILY
+from bitvox.errors import InputError
+from support import noise_clips, tiny_model, write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def test_logits_are_those_of_transformers(checkpoint: Path) -> None:
+    model = load_model(checkpoint)
+    reference = Wav2Vec2ForCTC.from_pretrained(checkpoint).eval()
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(checkpoint)
+    for samples in noise_clips():
+        inputs = extractor(samples, sampling_rate=16000, return_tensors="pt").input_values
+        with torch.inference_mode():
+            expected = reference(inputs).logits[0].numpy()
+        np.testing.assert_allclose(model.processor.features(samples), inputs[0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(model.logits(samples), expected, atol=1e-4)
+
+
+def test_sites_are_every_linear_and_conv_in_execution_order() -> None:
+    model = tiny_model()
+    roles = [site.role for site in model.sites]
+    assert roles[:5] == ["input_conv", "conv", "conv", "linear", "positional_conv"]
+    assert roles[-1] == "head"
+    assert len(model.sites) == 3 + 1 + 1 + 2 * 6 + 1
+    positional = next(site for site in model.sites if site.role == "positional_conv")
+    assert positional.conv is not None and positional.conv.groups == 2
+    names = {parameter for parameter, _ in model.module.named_parameters()}
+    assert not any("parametrizations" in name for name in names)
+
+
+def test_query_key_and_value_share_a_width() -> None:
+    groups = [group for group in tiny_model().share_groups() if len(group) > 1]
+    assert len(groups) == 2
+    assert [site.name.rpartition(".")[2] for site in groups[0]] == ["q_proj", "k_proj", "v_proj"]
+
+
+def test_pytorch_bin_loads_too(copy: Path) -> None:
+    model = Wav2Vec2ForCTC.from_pretrained(copy)
+    (copy / "model.safetensors").unlink()
+    torch.save(model.state_dict(), copy / "pytorch_model.bin")
+    assert load_model(copy).fingerprint == tiny_model().fingerprint
+
+
+def test_decoding_collapses_repeats_and_blanks() -> None:
+    processor = tiny_model().processor
+    tokens = [0, 5, 5, 0, 5, 4, 4, 6, 1, 0]
+    logits = np.eye(len(processor.vocabulary), dtype=np.float32)[tokens]
+    assert processor.decode(logits) == "AA B"
+    assert processor.decode(logits[:0]) == ""
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def fails(folder: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_no_such_checkpoint(tmp_path: Path) -> None:
+    assert "no such folder" in fails(tmp_path / "nowhere")
+    assert "no such folder" in fails("not a name")
+
+
+def test_a_file_is_not_a_checkpoint(copy: Path) -> None:
+    assert "a checkpoint is a folder" in fails(copy / "config.json")
+
+
+def test_unsupported_architecture_names_the_supported(copy: Path) -> None:
+    edit_config(copy, architectures=["BertModel"])
+    assert "BertModel is not supported; supported: Wav2Vec2ForCTC" in fails(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    assert name in fails(copy)
+
+
+def test_truncated_weights(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "cannot be loaded" in fails(copy)
+
+
+def test_broken_config(copy: Path) -> None:
+    (copy / "config.json").write_text("{")
+    assert "config.json cannot be read" in fails(copy)
+
+
+class _Recurrent(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.GRU(1, 4, batch_first=True)
+        self.lm_head = torch.nn.Linear(4, 2)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        return self.lm_head(self.inner(samples[..., None])[0])
+
+
+def test_a_layer_that_cannot_be_handled_is_named_with_its_path() -> None:
+    family: Family = FAMILY
+    with pytest.raises(InputError, match=r"layer 'inner' \(GRU\) cannot be handled: only Linear and Conv1d"):
+        find_sites(_Recurrent().eval(), family, minimum_samples=4)
+
+
+def test_a_layer_that_runs_twice_is_named() -> None:
+    shared = torch.nn.Linear(4, 4)
+    with pytest.raises(InputError, match="runs 2 times"):
+        find_sites(torch.nn.Sequential(shared, shared), FAMILY, minimum_samples=1)
