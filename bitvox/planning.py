@@ -7,18 +7,17 @@ from pathlib import Path
 from bitvox.bundling import planned_bytes
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass
 from bitvox.compiler.passes.base import PassContext, Sequential
-from bitvox.compiler.passes.bytes import model_bytes
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.plan import QuantPlan, Range
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
-from bitvox.compiler.passes.verify import established_facts
+from bitvox.compiler.passes.verify import established_facts, verify_plan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.onnx.costs import OnnxCosts
+from bitvox.exporters.onnx.standard import settle
 from bitvox.progress import Progress
 from bitvox.request import CompileRequest
-from bitvox.sizes import format_size
 from bitvox.store import FileStore
 from bitvox.voice import Voice
 
@@ -43,13 +42,14 @@ def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: 
     measure = MeasureSensitivityPass(request.reduction)
     scored = Sequential((measure,)).run(_context(voice, costs, progress), start, store)
     allocated = _allocate(voice, request, costs, scored, progress)
-    return _calibrated(voice, request, allocated, store, progress)
+    return _calibrated(voice, request, settle(voice.model, allocated), store, progress)
 
 
 def _measured_start(voice: Voice, request: CompileRequest) -> tuple[OnnxCosts, QuantPlan]:
     """The plan at its widest, and costs that know what its files really take."""
-    costs = OnnxCosts(voice.model, voice.skeleton)
+    costs = OnnxCosts(voice.model, voice.skeleton, request.storage)
     start = start_plan(voice.model, costs, request.target, request.tier, request.activations)
+    start = start.replace(storage=request.storage)
     costs = costs.corrected(_missed(voice, start))
     return costs, start.replace(fixed_bytes=costs.fixed)
 
@@ -85,7 +85,8 @@ def _allocate(
 
 def _missed(voice: Voice, plan: QuantPlan) -> int:
     """Bytes that the files of a plan take beyond its prediction."""
-    return planned_bytes(voice, _with_placeholder_ranges(plan)) - plan.total_bytes
+    stored = settle(voice.model, _with_placeholder_ranges(plan))
+    return planned_bytes(voice, stored) - plan.total_bytes
 
 
 def _with_placeholder_ranges(plan: QuantPlan) -> QuantPlan:
@@ -104,31 +105,31 @@ def _with_placeholder_ranges(plan: QuantPlan) -> QuantPlan:
 def _calibrated(
     voice: Voice, request: CompileRequest, plan: QuantPlan, store: FileStore, progress: Progress
 ) -> QuantPlan:
-    costs = OnnxCosts(voice.model, voice.skeleton)
     if "ranges" in established_facts(voice.model, plan):
         return plan
+    costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
     calibrate = CalibratePass(request.calibration, request.seed)
     return Sequential((calibrate,)).run(_context(voice, costs, progress), plan, store)
 
 
 def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
+    """The plan in a file, which a person may have edited: its bytes are counted anew."""
     assert request.plan is not None
     plan = plan_from_json(_read_text(request.plan), str(request.plan))
-    costs = OnnxCosts(voice.model, voice.skeleton)
+    verify_plan(voice.model, plan)
+    costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
     sites = tuple(
-        entry.replace(
-            stored_bytes=costs.site(site, entry.bits, entry.granularity, entry.activations)
-        )
-        for site, entry in zip(voice.model.sites, plan.sites, strict=False)
+        entry.replace(stored_bytes=costs.site(site, entry.bits, entry.granularity, entry.activations))
+        for site, entry in zip(voice.model.sites, plan.sites, strict=True)
     )
-    plan = plan.replace(budget=request.budget or plan.budget, fixed_bytes=costs.fixed, sites=sites)
-    total = model_bytes(zip(voice.model.sites, plan.sites, strict=False), costs)
-    if request.budget is not None and total > request.budget:
+    counted = plan.replace(budget=request.budget, fixed_bytes=costs.fixed, sites=sites)
+    counted = settle(voice.model, counted.replace(fixed_bytes=costs.fixed + _missed(voice, counted)))
+    if request.budget is not None and counted.total_bytes > request.budget:
         raise RequestError(
-            f"plan {request.plan}: takes {format_size(total)}, over the budget of "
-            f"{format_size(request.budget)}; lower some widths or raise the budget"
+            f"plan {request.plan}: takes {counted.total_bytes} bytes, over the budget of {request.budget}; "
+            "lower some widths or raise the budget"
         )
-    return plan
+    return counted
 
 
 def _read_text(path: Path) -> str:

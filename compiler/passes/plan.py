@@ -13,6 +13,7 @@ from typing import Literal
 Activations = Literal["static", "dynamic", "float"]
 Granularity = Literal["tensor", "channel"]
 Rounding = Literal["nearest"]
+Storage = Literal["packed", "standard"]
 Tier = Literal["default", "paper"]
 Accounting = Literal["true", "paper"]
 
@@ -95,6 +96,8 @@ class QuantPlan:
         sites: One entry per site, in execution order.
         tier: Quantiser tier: `default` (per output channel) or `paper` (as the released code, see `policy`).
         accounting: What the budget bounds: `true` bytes of the bundle, or the `paper`'s formula.
+        storage: `packed` (n bits a weight at every width) or `standard` (the integer types that the target's format
+            has, a width that it lacks in the next wider one).
     """
 
     model: str
@@ -106,6 +109,7 @@ class QuantPlan:
     sites: tuple[SitePlan, ...]
     tier: Tier = "default"
     accounting: Accounting = "true"
+    storage: Storage = "packed"
 
     @property
     def total_bytes(self) -> int:

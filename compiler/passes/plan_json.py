@@ -17,6 +17,7 @@ from bitvox.compiler.passes.plan import (
     Range,
     Rounding,
     SitePlan,
+    Storage,
     Tier,
 )
 from bitvox.errors import InputError
@@ -54,6 +55,7 @@ class PlanSchema(_Schema):
     method: str = ""
     tier: Tier = "default"
     accounting: Accounting = "true"
+    storage: Storage = "packed"
     budget: Annotated[int, Field(gt=0)] | None = None
     fixed_bytes: Annotated[int, Field(ge=0)] = 0
     sites: list[SiteSchema]
@@ -69,6 +71,7 @@ def plan_to_json(plan: QuantPlan) -> str:
         method=plan.method,
         tier=plan.tier,
         accounting=plan.accounting,
+        storage=plan.storage,
         budget=plan.budget,
         fixed_bytes=plan.fixed_bytes,
         sites=[_site_schema(entry) for entry in plan.sites],

@@ -12,6 +12,7 @@ from bitvox.compiler.lowering.packed import PackedModel
 from bitvox.exporters.onnx.data_file import DATA_FILE, DataWriter
 from bitvox.exporters.onnx.forms import SiteValues, SiteWriter
 from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
+from bitvox.exporters.onnx.standard import needed_versions
 from bitvox.exporters.onnx.weights import GraphWriter, float_constant, is_half
 
 MODEL_FILE = "model.onnx"
@@ -36,11 +37,14 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
     """
     model = load_skeleton(skeleton)
     with (folder / DATA_FILE).open("wb") as stream:
-        data = DataWriter(model.graph, stream, folder)
+        data = DataWriter(model.graph, stream, folder, packed.plan.storage)
         sites = _write_sites(model.graph, packed, data)
         halve_constants(model.graph)
         data.move_initializers()
     model.opset_imports.pop(DOMAIN, None)
+    opset, ir_version = needed_versions(packed.plan)
+    model.opset_imports[""] = max(model.opset_imports[""], opset)
+    model.ir_version = max(model.ir_version, ir_version)
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]  # restates the initializers' types
     (folder / MODEL_FILE).write_bytes(proto.SerializeToString(deterministic=True))

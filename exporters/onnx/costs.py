@@ -13,11 +13,12 @@ import onnx_ir as ir
 from bitvox.compiler.frontend.model import ConvGeometry, Site, SpeechModel
 from bitvox.compiler.lowering.header import HEADER_BYTES
 from bitvox.compiler.lowering.packed import PackedSite, pack_weight, packed_bytes
-from bitvox.compiler.passes.plan import Activations, Granularity, Range, SitePlan
+from bitvox.compiler.passes.plan import Activations, Granularity, Range, SitePlan, Storage
 from bitvox.exporters.onnx.build import halve_constants
 from bitvox.exporters.onnx.data_file import DataWriter
 from bitvox.exporters.onnx.forms import SiteWriter
 from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
+from bitvox.exporters.onnx.standard import stored_form
 from bitvox.exporters.onnx.weights import GraphWriter, is_half
 
 _TOY_CHANNELS, _TOY_KERNEL = 64, 2
@@ -30,7 +31,8 @@ class OnnxCosts:
     has been written.
     """
 
-    def __init__(self, model: SpeechModel, skeleton: bytes) -> None:
+    def __init__(self, model: SpeechModel, skeleton: bytes, storage: Storage) -> None:
+        self._storage: Storage = storage
         self.fixed = _skeleton_bytes(skeleton)
         self._bias_bytes = {site.name: _bias_bytes(model, site) for site in model.sites}
 
@@ -42,11 +44,17 @@ class OnnxCosts:
 
     def site(self, site: Site, bits: int | None, granularity: Granularity, activations: Activations) -> int:
         """Bytes of one site: header, codes, scales, bias and graph."""
+        bits, activations = stored_form(site, bits, activations, self._storage)
         static_conv = site.operator == "conv1d" and activations == "static" and bits is not None
         bias = 4 * site.channels if static_conv and site.has_bias else self._bias_bytes[site.name]
-        weight = 2 * site.weights if bits is None else HEADER_BYTES + packed_bytes(site, bits, granularity)
-        mode = "float" if bits is None else activations
-        return weight + bias + _graph_bytes(site.operator == "linear", site.has_bias, bits, granularity, mode)
+        header = HEADER_BYTES if self._storage == "packed" else 0
+        weight = 2 * site.weights if bits is None else header + packed_bytes(site, bits, granularity)
+        mode: Activations = "float" if bits is None else activations
+        return (
+            weight
+            + bias
+            + _graph_bytes(site.operator == "linear", site.has_bias, bits, granularity, mode, self._storage)
+        )
 
 
 def _bias_bytes(model: SpeechModel, site: Site) -> int:
@@ -67,7 +75,7 @@ def _skeleton_bytes(skeleton: bytes) -> int:
 
 @cache
 def _graph_bytes(
-    linear: bool, has_bias: bool, bits: int | None, granularity: Granularity, mode: Activations
+    linear: bool, has_bias: bool, bits: int | None, granularity: Granularity, mode: Activations, storage: Storage
 ) -> int:
     """Bytes that one site adds to the graph beside its tensors, read off a graph that holds nothing else."""
     shape = (_TOY_CHANNELS, _TOY_CHANNELS) if linear else (_TOY_CHANNELS, _TOY_CHANNELS, _TOY_KERNEL)
@@ -87,15 +95,15 @@ def _graph_bytes(
         input_range=Range(-1.0, 1.5),
         output_range=Range(-1.0, 1.25),
     )
-    return _graph_overhead(packed, plan)
+    return _graph_overhead(packed, plan, storage)
 
 
-def _graph_overhead(packed: PackedSite, plan: SitePlan) -> int:
+def _graph_overhead(packed: PackedSite, plan: SitePlan, storage: Storage) -> int:
     x, y = ir.Value(name="aaa"), ir.Value(name="aab")
     graph = ir.Graph([x], [y], nodes=[], opset_imports={"": 20}, name="g")
     empty = ir.to_proto(graph).ByteSize()
     writer = GraphWriter(graph, prefix="qqq")
-    stored = DataWriter(graph, io.BytesIO(), Path()).store_site(100, packed)
+    stored = DataWriter(graph, io.BytesIO(), Path(), storage).store_site(100, packed)
     SiteWriter(writer).write(stored, plan, x, y)
     graph.extend(writer.take_nodes())
     proto = ir.to_proto(graph)

@@ -18,7 +18,9 @@ import onnx_ir as ir
 
 from bitvox.compiler.lowering.header import PackedHeader
 from bitvox.compiler.lowering.packed import PackedSite, PackedTensor
+from bitvox.compiler.passes.plan import Storage
 from bitvox.exporters.onnx.forms import StoredWeight
+from bitvox.exporters.onnx.standard import is_typed, typed_bytes, typed_tensor
 from bitvox.exporters.onnx.weights import plane_arrays
 
 DATA_FILE = "model.onnx.data"
@@ -30,20 +32,26 @@ _SMALLEST_EXTERNAL = 4096
 class DataWriter:
     """Appends tensors to the data file and hands out initializers that point at them."""
 
-    def __init__(self, graph: ir.Graph, stream: BinaryIO, folder: Path) -> None:
+    def __init__(self, graph: ir.Graph, stream: BinaryIO, folder: Path, storage: Storage) -> None:
         self._graph = graph
         self._stream = stream
         self._folder = folder
+        self._storage = storage
 
     def store_site(self, index: int, packed: PackedSite) -> StoredWeight:
         """Write the weight of one site; `index` names its initializers."""
         weight = packed.weight
         if not isinstance(weight, PackedTensor):
             return StoredWeight(packed, (self._append(f"w{index}", weight),), None)
-        planes = plane_arrays(weight)
-        self._stream.write(_header(weight, planes).encode())
-        stored = tuple(self._append(f"w{index}.{i}", plane) for i, plane in enumerate(planes))
         scale = weight.scale if weight.granularity == "channel" else weight.scale.reshape(())
+        if is_typed(weight, self._storage):
+            dtype, shape = typed_tensor(weight)
+            typed = self._register(self._external(f"w{index}", typed_bytes(weight), dtype, shape))
+            return StoredWeight(packed, (typed,), self._append(f"w{index}.s", scale), typed=True)
+        planes = plane_arrays(weight)
+        if self._storage == "packed":
+            self._stream.write(_header(weight, planes).encode())
+        stored = tuple(self._append(f"w{index}.{i}", plane) for i, plane in enumerate(planes))
         return StoredWeight(packed, stored, self._append(f"w{index}.s", scale))
 
     def move_initializers(self) -> None:
@@ -53,21 +61,26 @@ class DataWriter:
             if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.nbytes < _SMALLEST_EXTERNAL:
                 continue
             assert value.name is not None
-            value.const_value = self._external(value.name, tensor.numpy())
+            array = tensor.numpy()
+            value.const_value = self._external(value.name, array, tensor.dtype, array.shape)
 
     def _append(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-        tensor = self._external(name, array)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        return self._register(self._external(name, array, ir.DataType.from_numpy(array.dtype), array.shape))
+
+    def _register(self, tensor: ir.ExternalTensor) -> ir.Value:
+        value = ir.Value(
+            name=tensor.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+        )
         self._graph.register_initializer(value)
         return value
 
-    def _external(self, name: str, array: npt.NDArray[np.generic]) -> ir.ExternalTensor:
+    def _external(
+        self, name: str, array: npt.NDArray[np.generic], dtype: ir.DataType, shape: tuple[int, ...]
+    ) -> ir.ExternalTensor:
         offset = self._stream.tell()
         self._stream.write(np.ascontiguousarray(array).tobytes())
-        dtype = ir.DataType.from_numpy(array.dtype)
-        shape = ir.Shape(array.shape)
         return ir.ExternalTensor(
-            DATA_FILE, offset, array.nbytes, dtype, shape=shape, name=name, base_dir=self._folder
+            DATA_FILE, offset, array.nbytes, dtype, shape=ir.Shape(shape), name=name, base_dir=self._folder
         )
 
 

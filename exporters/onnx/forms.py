@@ -40,11 +40,15 @@ class SiteValues:
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """Graph values of a stored weight: its planes and its float16 scale, or its one float tensor."""
+    """Graph values of a stored weight: its planes and its float16 scale, or its one float tensor.
+
+    `typed`: the one plane is an ONNX INT2 or INT4 tensor [K, N].
+    """
 
     packed: PackedSite
     planes: tuple[ir.Value, ...]
     scale: ir.Value | None
+    typed: bool = False
 
 
 _Written = tuple[ir.Value, ir.Value]
@@ -60,7 +64,9 @@ class SiteWriter:
     def write(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> SiteValues:
         """Add the nodes that compute `output` from `x`."""
         linear = weight.packed.site.operator == "linear"
-        if plan.bits is None or plan.activations == "float":
+        if weight.typed:
+            written = self._typed_linear(weight, x, output)
+        elif plan.bits is None or plan.activations == "float":
             written = self._float_linear(weight, x, output) if linear else self._float_conv(weight, x, output)
         elif plan.activations == "dynamic":
             written = self._dynamic_linear(weight, x, output)
@@ -91,6 +97,11 @@ class SiteWriter:
             self._writer.op("Mul", [scale, self._scale(weight)]),
         ]
         return codes, self._add_bias(weight, "Mul", factors, output)
+
+    def _typed_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> _Written:
+        axis = {"axis": 1} if _per_channel(weight) else {}
+        factor = self._writer.op("DequantizeLinear", [weight.planes[0], self._scale(weight)], **axis)
+        return weight.planes[0], self._add_bias(weight, "MatMul", [x, factor], output)
 
     def _float_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> _Written:
         transposed = self._transposed(self._float_weight(weight))

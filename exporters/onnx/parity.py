@@ -28,12 +28,16 @@ from bitvox.exporters.onnx.skeleton import INPUT
 # saturating accumulator or a lost bias leaves far more than 1e-3.
 TOLERANCE = 1e-3
 
+# MatMulNBits rounds activations to 8 bits in blocks of its own, which the torch model does not restate.
+_OWN_ROUNDING = {"MatMulNBits": 2e-2}
+
 
 @dataclass(frozen=True)
 class Parity:
-    """Relative difference of every site's output, in execution order."""
+    """Relative difference of every site's output, in execution order, and the kernel that made it."""
 
     difference: Mapping[str, float]
+    kernels: Mapping[str, str]
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -44,10 +48,11 @@ class Parity:
     def check(self) -> None:
         """Raise RequestError that names the first site outside the tolerance."""
         for name, difference in self.difference.items():
-            if not difference <= TOLERANCE:
+            allowed = _OWN_ROUNDING.get(self.kernels[name], TOLERANCE)
+            if not difference <= allowed:
                 raise RequestError(
                     f"site '{name}': its output in ONNX Runtime differs from the quantised model by "
-                    f"{difference:.1e} of its size (allowed {TOLERANCE:.0e})"
+                    f"{difference:.1e} of its size (allowed {allowed:.0e})"
                 )
 
 
@@ -56,6 +61,7 @@ def measure_parity(
     plan: QuantPlan,
     written: Path,
     sites: Mapping[str, SiteValues],
+    kernels: Mapping[str, str],
     samples: FloatArray,
 ) -> Parity:
     """Compare every site of the file with its quantised torch form on one clip of samples [T]."""
@@ -67,7 +73,7 @@ def measure_parity(
         with torch.inference_mode():
             expected = reference(torch.from_numpy(values[at.input])).numpy()
         difference[site.name] = _relative(values[at.output], expected)
-    return Parity(difference)
+    return Parity(difference, kernels)
 
 
 def _relative(actual: FloatArray, expected: FloatArray) -> float:

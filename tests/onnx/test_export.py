@@ -22,6 +22,7 @@ from bitvox.exporters.onnx.build import WrittenModel, write_model
 from bitvox.exporters.onnx.costs import OnnxCosts
 from bitvox.exporters.onnx.export import export_full_precision, prove
 from bitvox.exporters.onnx.skeleton import build_skeleton
+from bitvox.exporters.onnx.standard import settle
 from support import PackedCosts, noise_clips, tiny_model
 
 INTEGER = {"static": {"linear": "MatMulIntegerToFloat", "conv1d": "QLinearConv"}}
@@ -71,6 +72,19 @@ def test_every_form_agrees(tmp_path: Path, activations: Activations, tier: Tier,
     assert linear <= {"static": {"MatMulIntegerToFloat"}, "dynamic": dynamic, "float": {"MatMul"}}[activations]
 
 
+@pytest.mark.parametrize(("bits", "kernel"), [(2, "MatMulNBits"), (3, "MatMulNBits"), (6, "MatMulIntegerToFloat")])
+def test_standard_storage_has_types_that_tools_read(tmp_path: Path, bits: int, kernel: str) -> None:
+    model = tiny_model()
+    plan = settle(model, plan_at(bits).replace(storage="standard"))
+    written = write(plan, tmp_path)
+    report = prove(model, lower(model, plan), written, noise_clips()[0], allow_float=False)
+    assert {report.kernels[site.name] for site in model.sites if site.role == "linear"} == {kernel}
+    assert {report.kernels[site.name] for site in model.sites if site.role == "conv"} == {"QLinearConv"}
+    types = {t.data_type for t in onnx.load(written.model, load_external_data=False).graph.initializer}
+    wanted = {2: onnx.TensorProto.INT2, 3: onnx.TensorProto.INT4, 6: onnx.TensorProto.INT8}[bits]
+    assert wanted in types
+
+
 def test_full_precision_export_is_the_model_at_any_length(tmp_path: Path) -> None:
     model = tiny_model()
     path = export_full_precision(model, tmp_path)
@@ -112,7 +126,7 @@ def test_the_data_file_describes_itself(tmp_path: Path) -> None:
 def test_predicted_differences_are_the_real_ones(tmp_path: Path, activations: Activations) -> None:
     """Costs are used to compare widths, so what counts is the bytes from one width to the next."""
     model = tiny_model()
-    costs = OnnxCosts(model, skeleton(False))
+    costs = OnnxCosts(model, skeleton(False), "packed")
     misses = []
     for bits in WIDTHS:
         plan = plan_at(bits, activations)
