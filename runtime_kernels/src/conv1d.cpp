@@ -47,7 +47,7 @@ Buffers carve(Carver& carver, const Plan& p) {
     b.rows = carver.take<int8_t>(p.gather ? size_t(NBIT_CONV_FRAMES) * p.row_bytes : 0);
     b.scales = carver.take<float>(NBIT_CONV_FRAMES);
     b.offsets = carver.take<int32_t>(size_t(NBIT_CONV_FRAMES) * w.groups);
-    b.y = carver.take<float>(size_t(NBIT_CONV_FRAMES) * kMaxTileBlocks * kBlockColumns);
+    b.y = carver.take<float>(size_t(NBIT_CONV_FRAMES) * kMaxRowBlocks * kBlockColumns);
     return b;
 }
 

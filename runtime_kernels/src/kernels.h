@@ -8,9 +8,8 @@
 namespace bitvox {
 
 constexpr int kMaxRows = 8;         // rows of the tallest tile
-constexpr int kMaxTileBlocks = 4;   // column blocks of the widest tile (a single row; taller tiles have at most 2)
-constexpr int kPanelBlocks = 2;     // column blocks of a panel
-constexpr int kPanelColumns = kPanelBlocks * 16;
+constexpr int kMaxRowBlocks = 4;    // column blocks of the widest tile of one row
+constexpr int kMaxTileBlocks = 2;   // column blocks of the widest tile of more rows, and of a panel
 
 // One tile: `rows` rows against `blocks` column blocks over all of k.
 struct Tile {
@@ -51,12 +50,13 @@ struct Grid {
 struct Kernels {
     const char* name;
     bool (*supported)();
-    Heights heights;          // one scale per column
-    Heights grouped_heights;  // scales along k need a second, float, set of accumulators
+    int row_blocks;   // widest tile of one row: 1, 2 or 4 blocks
+    int tile_blocks;  // widest tile of more rows: 1 or 2
+    Heights (*heights)(int bits, bool grouped);  // scales along k need a second, float, set of accumulators
 
-    // Unpacks in registers: one row by 1, 2 or 4 blocks; or up to heights.packed rows by 1 or 2, leaving a panel.
+    // Unpacks in registers: one row, or up to heights.packed rows leaving a panel.
     void (*packed_tile)(const Tile& tile, int bits, int rows, int blocks);
-    // Multiplies with such a panel: 1..heights.panel rows by 1 or 2 blocks.
+    // Multiplies with such a panel: 1..heights.panel rows.
     void (*panel_tile)(const Tile& tile, int bits, int rows, int blocks);
     // What unpacking subtracts from every code: 0, or 128 where operands are signed and the width is 8.
     int (*code_bias)(int bits);

@@ -145,13 +145,13 @@ int first_height(const Heights& heights, int rows) {
 
 Scratch carve_scratch(Carver& carver, const Weight& w) {
     const size_t depth = size_t(w.k_blocks) * kBlockDepth;
-    const size_t cells = size_t(w.groups) * columns_of(kMaxTileBlocks);
+    const size_t cells = size_t(w.groups) * columns_of(kMaxRowBlocks);
     Scratch s;
-    s.panel = carver.take<uint8_t>(depth * kPanelColumns);
+    s.panel = carver.take<uint8_t>(depth * columns_of(kMaxTileBlocks));
     s.scales = carver.take<float>(cells);
     s.zeros = carver.take<int32_t>(cells);
     s.corrections = carver.take<int32_t>(cells);
-    s.bias = carver.take<float>(columns_of(kMaxTileBlocks));
+    s.bias = carver.take<float>(columns_of(kMaxRowBlocks));
     s.y = carver.take<float>(size_t(kMaxRows) * columns_of(kMaxTileBlocks));
     s.ones = carver.take<int8_t>(depth);
     s.ones_offsets = carver.take<int32_t>(w.groups);
@@ -169,17 +169,21 @@ int32_t offset_factor(const Layer& layer) {
 }
 
 int panel_width(const Layer& layer, int rows, int column_block, int end_block) {
-    const int lanes = layer.weight.lanes(column_block) - column_block % kInterleave;
-    const int left = end_block - column_block < lanes ? end_block - column_block : lanes;
-    if (rows == 1 && left == kMaxTileBlocks) return kMaxTileBlocks;
-    return left < kPanelBlocks ? left : kPanelBlocks;
+    const int most = rows == 1 ? layer.kernels->row_blocks : layer.kernels->tile_blocks;
+    const int lane = column_block % kInterleave;
+    int left = layer.weight.lanes(column_block) - lane;  // neighbours in memory
+    left = end_block - column_block < left ? end_block - column_block : left;
+    for (int blocks = most; blocks > 1; blocks /= 2) {
+        if (blocks <= left) return blocks;
+    }
+    return 1;
 }
 
 void run_panel(const Layer& layer, const Rows& rows, int column_block, int blocks, int end_column, Scratch& s,
                const Output& out) {
     const Weight& w = layer.weight;
     const Kernels& kernels = *layer.kernels;
-    const Heights heights = w.groups > 1 ? kernels.grouped_heights : kernels.heights;
+    const Heights heights = kernels.heights(w.bits, w.groups > 1);
     widen_parameters(layer, column_block, blocks, s);
     widen_bias(layer, column_block, blocks, s);
     Tile tile = start_tile(layer, column_block, s);

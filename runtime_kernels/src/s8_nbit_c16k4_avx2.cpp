@@ -12,8 +12,9 @@ namespace {
 constexpr int quads_in_16_bits(int bits) { return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1; }
 
 struct Avx2 : Ymm {
-    static constexpr Heights kHeights{0, 3};
-    static constexpr Heights kGroupedHeights{0, 2};
+    static constexpr int kRowBlocks = 1;
+    static constexpr int kTileBlocks = 1;
+    static constexpr Heights heights(int bits, bool grouped) { return {0, bits == 8 || grouped ? 2 : 3}; }
     // Sums depend on the width only through T.
     static constexpr int panel_kind(int bits) { return bits < 4 ? 4 : bits; }
 
@@ -27,9 +28,9 @@ struct Avx2 : Ymm {
         template <int q>
         BITVOX_INLINE void add(__m256i codes, __m256i four) {
             const __m256i products = _mm256_maddubs_epi16(codes, four);
-            run = q % kRun == 0 ? products : _mm256_add_epi16(run, products);
+            run = q % kRun == 0 ? products : pinned(_mm256_add_epi16(run, products));
             if constexpr (q % kRun == kRun - 1) {
-                value = _mm256_add_epi32(value, _mm256_madd_epi16(run, _mm256_set1_epi16(1)));
+                value = pinned(_mm256_add_epi32(value, _mm256_madd_epi16(run, _mm256_set1_epi16(1))));
             }
         }
 
@@ -48,8 +49,8 @@ struct Avx2::Sum<8> {
         const __m256i x = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(four));
         const __m256i first = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(codes));
         const __m256i second = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(codes, 1));
-        low = _mm256_add_epi32(low, _mm256_madd_epi16(first, x));
-        high = _mm256_add_epi32(high, _mm256_madd_epi16(second, x));
+        low = pinned(_mm256_add_epi32(low, _mm256_madd_epi16(first, x)));
+        high = pinned(_mm256_add_epi32(high, _mm256_madd_epi16(second, x)));
     }
 
     BITVOX_INLINE __m256i finish() const {

@@ -72,12 +72,14 @@ void panel_tile(const Tile& t, int, int rows, int blocks) {
 }
 
 bool supported() { return true; }
+Heights heights(int, bool) { return {0, kMaxRows}; }
 int code_bias(int) { return 0; }
 
 constexpr Kernels kTable = {"scalar",
                             supported,
-                            {0, kMaxRows},
-                            {0, kMaxRows},
+                            1,
+                            1,
+                            heights,
                             packed_tile,
                             panel_tile,
                             code_bias,

@@ -33,58 +33,34 @@ struct Accumulators {
     }
 };
 
-// Turns finished integer sums into outputs, in the one order of operations that all instruction sets share.
-template <class V, int bits, int rows, int vectors>
-struct Outputs {
-    using Ints = typename V::Ints;
-    using Floats = typename V::Floats;
-    static constexpr int kColumns = 16 / V::kVectors;
+// The integer sum of (code - zero) * (q - q_zero), from the sum of code * q. `at` counts columns over all groups.
+template <class V>
+BITVOX_INLINE typename V::Ints corrected(const Tile& t, typename V::Ints sum, int32_t offset, size_t at) {
+    auto shift = V::broadcast(offset);
+    if (t.zeros) shift = V::multiply(V::load(t.zeros + at), shift);
+    if (t.corrections) shift = V::add(shift, V::load(t.corrections + at));
+    return V::add(sum, shift);
+}
 
-    // The integer sum of (code - zero) * (q - q_zero), from the sum of code * q. `at` counts columns over all groups.
-    static BITVOX_INLINE Ints corrected(const Tile& t, Ints sum, int32_t offset, size_t at) {
-        Ints shift = V::broadcast(offset);
-        if (t.zeros) shift = V::multiply(V::load(t.zeros + at), shift);
-        if (t.corrections) shift = V::add(shift, V::load(t.corrections + at));
-        return V::add(sum, shift);
-    }
+// From a finished sum to outputs; this and the next two fix the one order of roundings that all instruction sets share.
+template <class V>
+BITVOX_INLINE void write_sum(const Tile& t, typename V::Ints raw, int row, int column) {
+    const auto sum = corrected<V>(t, raw, t.x_offsets[row], column);
+    const ptrdiff_t at = row * t.y_stride + column;
+    if (t.sums) return V::store(t.sums + at, sum);
+    const auto scale = V::multiply(V::load(t.scales + column), V::broadcast(t.x_scales[row]));
+    V::store(t.y + at, V::fma(V::to_float(sum), scale, V::load(t.bias + column)));
+}
 
-    static BITVOX_INLINE void write(const Tile& t, Accumulators<V, bits, rows, vectors>& acc) {
-        unroll<0, rows>([&](auto r) {
-            unroll<0, vectors>([&](auto c) {
-                const int at = c * kColumns;
-                const Ints sum = corrected(t, acc.sum[r][c].finish(), t.x_offsets[r], at);
-                if (t.sums) {
-                    V::store(t.sums + r * t.y_stride + at, sum);
-                } else {
-                    const Floats scale = V::multiply(V::load(t.scales + at), V::broadcast(t.x_scales[r]));
-                    V::store(t.y + r * t.y_stride + at, V::fma(V::to_float(sum), scale, V::load(t.bias + at)));
-                }
-            });
-        });
-    }
+template <class V>
+BITVOX_INLINE void add_group(const Tile& t, typename V::Ints raw, int32_t offset, size_t at, typename V::Floats& total) {
+    total = V::fma(V::to_float(corrected<V>(t, raw, offset, at)), V::load(t.scales + at), total);
+}
 
-    // Adds one group to the float totals.
-    static BITVOX_INLINE void gather(const Tile& t, int group, int groups, Accumulators<V, bits, rows, vectors>& acc,
-                                     Floats (&total)[rows > 0 ? rows : 1][vectors]) {
-        unroll<0, rows>([&](auto r) {
-            unroll<0, vectors>([&](auto c) {
-                const size_t at = (size_t(group) * vectors + c) * kColumns;
-                const Ints sum = corrected(t, acc.sum[r][c].finish(), t.x_offsets[r * groups + group], at);
-                total[r][c] = V::fma(V::to_float(sum), V::load(t.scales + at), total[r][c]);
-            });
-        });
-    }
-
-    static BITVOX_INLINE void write(const Tile& t, const Floats (&total)[rows > 0 ? rows : 1][vectors]) {
-        unroll<0, rows>([&](auto r) {
-            unroll<0, vectors>([&](auto c) {
-                const int at = c * kColumns;
-                V::store(t.y + r * t.y_stride + at,
-                         V::fma(total[r][c], V::broadcast(t.x_scales[r]), V::load(t.bias + at)));
-            });
-        });
-    }
-};
+template <class V>
+BITVOX_INLINE void write_total(const Tile& t, typename V::Floats total, int row, int column) {
+    V::store(t.y + row * t.y_stride + column, V::fma(total, V::broadcast(t.x_scales[row]), V::load(t.bias + column)));
+}
 
 // One k block from packed lines.
 template <class V, int bits, int rows, int blocks>
@@ -96,6 +72,7 @@ struct PackedSource {
         const int8_t* x = t.x + k * kBlockDepth;
         unroll<0, kQuads>([&](auto q) {
             typename V::Bytes codes[kVectors];
+            keep_order(lines);
             unroll<0, kVectors>([&](auto c) {
                 constexpr int block_index = c / V::kVectors, part = c % V::kVectors;
                 codes[c] = unpack<V, bits, q>(lines + block_index * bits * kLineBytes + part * V::kBytes);
@@ -115,38 +92,43 @@ struct PanelSource {
         const int8_t* x = t.x + k * kBlockDepth;
         unroll<0, kQuads>([&](auto q) {
             typename V::Bytes codes[kVectors];
+            keep_order(panel);
             unroll<0, kVectors>([&](auto c) { codes[c] = V::load(panel + (q * kVectors + c) * V::kBytes); });
             acc.template add<q>(codes, x, t.x_stride);
         });
     }
 };
 
+template <int rows, int vectors, class Body>
+BITVOX_INLINE void each(Body&& body) {
+    unroll<0, rows>([&](auto r) { unroll<0, vectors>([&](auto c) { body(r, c); }); });
+}
+
 template <class V, int bits, int rows, int blocks, template <class, int, int, int> class Source>
 BITVOX_NOINLINE void tile(const Tile& t) {
-    constexpr int vectors = blocks * V::kVectors;
-    using Out = Outputs<V, bits, rows, vectors>;
+    constexpr int vectors = blocks * V::kVectors, columns = kBlockColumns / V::kVectors;
     Accumulators<V, bits, rows, vectors> acc;
     acc.start();
     for (int k = 0; k < t.k_blocks; ++k) Source<V, bits, rows, blocks>::block(t, k, acc);
-    Out::write(t, acc);
+    each<rows, vectors>([&](auto r, auto c) { write_sum<V>(t, acc.sum[r][c].finish(), r, c * columns); });
 }
 
 template <class V, int bits, int rows, int blocks, template <class, int, int, int> class Source>
 BITVOX_NOINLINE void grouped_tile(const Tile& t) {
-    constexpr int vectors = blocks * V::kVectors;
-    using Out = Outputs<V, bits, rows, vectors>;
+    constexpr int vectors = blocks * V::kVectors, columns = kBlockColumns / V::kVectors;
     const int groups = t.k_blocks / t.group_blocks;
-    typename V::Floats total[rows > 0 ? rows : 1][vectors];
-    unroll<0, rows>([&](auto r) { unroll<0, vectors>([&](auto c) { total[r][c] = V::broadcast(0.0f); }); });
-    for (int group = 0; group < groups; ++group) {
+    typename V::Floats total[rows][vectors];
+    each<rows, vectors>([&](auto r, auto c) { total[r][c] = V::broadcast(0.0f); });
+    for (int group = 0, k = 0; group < groups; ++group) {
         Accumulators<V, bits, rows, vectors> acc;
         acc.start();
-        for (int k = group * t.group_blocks; k < (group + 1) * t.group_blocks; ++k) {
-            Source<V, bits, rows, blocks>::block(t, k, acc);
-        }
-        Out::gather(t, group, groups, acc, total);
+        for (const int end = k + t.group_blocks; k < end; ++k) Source<V, bits, rows, blocks>::block(t, k, acc);
+        each<rows, vectors>([&](auto r, auto c) {
+            const size_t at = (size_t(group) * vectors + c) * columns;
+            add_group<V>(t, acc.sum[r][c].finish(), t.x_offsets[r * groups + group], at, total[r][c]);
+        });
     }
-    Out::write(t, total);
+    each<rows, vectors>([&](auto r, auto c) { write_total<V>(t, total[r][c], r, c * columns); });
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Loops that the compiler must unroll: accumulators live in registers only if every index is a constant.
 #pragma once
 
+#include <cstdint>
+
 #define BITVOX_INLINE inline __attribute__((always_inline))
 #define BITVOX_NOINLINE __attribute__((noinline))
 
@@ -19,6 +21,22 @@ BITVOX_INLINE void unroll(Body&& body) {
         body(Index<begin>{});
         unroll<begin + 1, end>(static_cast<Body&&>(body));
     }
+}
+
+// No instruction. Loads through the pointer stay behind this point: without it the compiler pulls those of later quads up
+// through an unrolled loop until registers run out.
+BITVOX_INLINE void keep_order(const uint8_t*& pointer) { asm volatile("" : "+r"(pointer)); }
+
+// No instruction. The value must exist here: else the compiler saves additions for later, and every addend needs a
+// register meanwhile.
+template <class Vector>
+BITVOX_INLINE Vector pinned(Vector value) {
+#if defined(__aarch64__)
+    asm volatile("" : "+w"(value));
+#else
+    asm volatile("" : "+x"(value));
+#endif
+    return value;
 }
 
 }  // namespace

@@ -7,8 +7,9 @@ namespace bitvox {
 namespace {
 
 struct YmmVnni : Ymm {
-    static constexpr Heights kHeights{2, 3};  // 16 registers: 3 rows by 4 vectors and their operands
-    static constexpr Heights kGroupedHeights{0, 2};
+    static constexpr int kRowBlocks = 2;
+    static constexpr int kTileBlocks = 1;
+    static constexpr Heights heights(int, bool grouped) { return grouped ? Heights{0, 3} : Heights{4, 6}; }
     static constexpr int panel_kind(int) { return 8; }
 
     template <int bits>

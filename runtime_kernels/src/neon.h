@@ -1,0 +1,63 @@
+// Traits of 128-bit NEON registers, without the dot product: four vectors of 4 columns make a block.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#include "kernels.h"
+#include "unroll.h"
+
+namespace bitvox {
+namespace {
+
+struct Neon {
+    using Bytes = uint8x16_t;
+    using Ints = int32x4_t;
+    using Floats = float32x4_t;
+    static constexpr int kVectors = 4;
+    static constexpr int kBytes = 16;
+    // Operands are signed. Codes up to 7 bits are valid as they are; 8 bits lose 128, which is to flip the top bit.
+    static int code_bias(int bits) { return bits == 8 ? 128 : 0; }
+
+    template <int bits>
+    static BITVOX_INLINE int8x16_t operand(uint8x16_t codes) {
+        if constexpr (bits == 8) codes = veorq_u8(codes, vdupq_n_u8(0x80));
+        return vreinterpretq_s8_u8(codes);
+    }
+
+    static BITVOX_INLINE uint8x16_t load(const uint8_t* p) { return vld1q_u8(p); }
+    static BITVOX_INLINE int32x4_t load(const int32_t* p) { return vld1q_s32(p); }
+    static BITVOX_INLINE float32x4_t load(const float* p) { return vld1q_f32(p); }
+    static BITVOX_INLINE void store(uint8_t* p, uint8x16_t v) { vst1q_u8(p, v); }
+    static BITVOX_INLINE void store(int32_t* p, int32x4_t v) { vst1q_s32(p, v); }
+    static BITVOX_INLINE void store(float* p, float32x4_t v) { vst1q_f32(p, v); }
+    static BITVOX_INLINE int32x4_t broadcast(int32_t v) { return vdupq_n_s32(v); }
+    static BITVOX_INLINE float32x4_t broadcast(float v) { return vdupq_n_f32(v); }
+
+    // Right for positive counts.
+    template <int count>
+    static BITVOX_INLINE uint8x16_t shift(uint8x16_t v) {
+        if constexpr (count > 0) return vshrq_n_u8(v, count);
+        else if constexpr (count < 0) return vshlq_n_u8(v, -count);
+        else return v;
+    }
+    // Bits of `high` where the mask is set, of `low` elsewhere.
+    template <int bits>
+    static BITVOX_INLINE uint8x16_t select(uint8x16_t high, uint8x16_t low) {
+        return vbslq_u8(vdupq_n_u8(uint8_t(bits)), high, low);
+    }
+    template <int bits>
+    static BITVOX_INLINE uint8x16_t mask(uint8x16_t v) {
+        return vandq_u8(v, vdupq_n_u8(uint8_t(bits)));
+    }
+
+    static BITVOX_INLINE int32x4_t add(int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }
+    static BITVOX_INLINE int32x4_t multiply(int32x4_t a, int32x4_t b) { return vmulq_s32(a, b); }
+    static BITVOX_INLINE float32x4_t multiply(float32x4_t a, float32x4_t b) { return vmulq_f32(a, b); }
+    static BITVOX_INLINE float32x4_t fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+    static BITVOX_INLINE float32x4_t to_float(int32x4_t v) { return vcvtq_f32_s32(v); }
+};
+
+}  // namespace
+}  // namespace bitvox
