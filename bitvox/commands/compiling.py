@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitvox.commands.options import JsonOption
 from bitvox.commands.output import print_json, table, working
 from bitvox.errors import InputError
 from bitvox.request import (
@@ -82,7 +83,6 @@ _AllowFloat = Annotated[
 ]
 _Clips = Annotated[int, typer.Option(help="Most recordings to calibrate with.", min=1)]
 _Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -114,7 +114,7 @@ def compile_command(
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,
-    json: _Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Fit MODEL to a voice and a byte budget: the bundle is run and compared before it is reported.
 
@@ -155,7 +155,7 @@ def plan_command(
     storage: _Storage = "packed",
     clips: _Clips = 32,
     seed: _Seed = 0,
-    json: _Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Decide the width of every layer without writing a model: JSON to read, edit, and compile with.
 
@@ -192,7 +192,7 @@ def sweep_command(
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,
-    json: _Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Compile MODEL for many budgets at once and show which of them are worth their bytes.
 

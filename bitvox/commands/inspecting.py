@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bitvox.commands.options import JsonOption
 from bitvox.commands.output import print_json, table, working
 from bitvox.errors import InputError
 
@@ -68,7 +69,7 @@ def inspect_command(
             help="A checkpoint (hub id, folder, name), a plan's JSON file or a bundle.",
         ),
     ],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show where the bytes go: every site's width, stored bytes and reason, and a strip of bits per layer.
 

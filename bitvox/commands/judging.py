@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bitvox.commands.options import BundleArgument, JsonOption, ThreadsOption
 from bitvox.commands.output import table, working
 from bitvox.errors import InputError
 from bitvox.sizes import format_size
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from bitvox.compiler.frontend.model import SpeechModel
     from bitvox.exporters.bundle import Bundle
 
-_Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `bitvox compile --out` wrote.")]
 _Checkpoint = Annotated[
     str | None,
     typer.Option(
@@ -30,8 +30,6 @@ _Checkpoint = Annotated[
 _FullPrecision = Annotated[
     bool, typer.Option(help="Run the full-precision checkpoint too, and compare with it.")
 ]
-_Threads = Annotated[int, typer.Option(help="Threads that the runtime may use.", min=1)]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def eval_command(
-    bundle: _Bundle,
+    bundle: BundleArgument,
     data: Annotated[
         Path,
         typer.Option(
@@ -57,8 +55,8 @@ def eval_command(
     ] = None,
     checkpoint: _Checkpoint = None,
     full_precision: _FullPrecision = True,
-    threads: _Threads = 1,
-    json: _Json = False,
+    threads: ThreadsOption = 1,
+    json: JsonOption = False,
 ) -> None:
     """Judge a bundle on recordings: word and character error rates with intervals, beside full precision.
 
@@ -79,12 +77,12 @@ def eval_command(
 
 
 def bench_command(
-    bundle: _Bundle,
+    bundle: BundleArgument,
     seconds: Annotated[float, typer.Option(help="Length of the audio that is run.")] = 3.0,
     checkpoint: _Checkpoint = None,
     full_precision: _FullPrecision = True,
-    threads: _Threads = 1,
-    json: _Json = False,
+    threads: ThreadsOption = 1,
+    json: JsonOption = False,
 ) -> None:
     """Measure a bundle here: size, load, first and steady latency, memory, and the ratio to full precision.
 

@@ -9,12 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from bitvox.commands.options import BundleArgument, JsonOption, ThreadsOption
 from bitvox.commands.output import print_json, working
 from bitvox.errors import InputError
 from bitvox.progress import Progress, logger, no_progress, warnings_on_stderr
-
-_Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `bitvox compile --out` wrote.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,15 +22,15 @@ def register(app: typer.Typer) -> None:
 
 
 def transcribe_command(
-    bundle: _Bundle,
+    bundle: BundleArgument,
     audio: Annotated[
         list[Path],
         typer.Argument(
             metavar="AUDIO...", help="Recordings, or folders of them: wav, flac, ogg, opus or mp3."
         ),
     ],
-    threads: Annotated[int, typer.Option(help="Threads that the runtime may use.", min=1)] = 1,
-    json: _Json = False,
+    threads: ThreadsOption = 1,
+    json: JsonOption = False,
 ) -> None:
     """Write down what is said in recordings: one line each, the path, a tab, the text.
 
@@ -74,7 +72,7 @@ def transcribe_command(
         raise typer.Exit(2)
 
 
-def verify_command(bundle: _Bundle, json: _Json = False) -> None:
+def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:
     """Check that a bundle is whole and runs here: hashes, sizes, operators, budget, one second of silence.
 
     Exit code 0 when nothing is wrong with it, 1 with one line per finding.
