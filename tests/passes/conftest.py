@@ -1,9 +1,0 @@
-"""Makes `support`, one folder up, importable."""
-
-import sys
-from pathlib import Path
-
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-torch.set_num_threads(1)
