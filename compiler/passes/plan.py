@@ -96,8 +96,8 @@ class QuantPlan:
         sites: One entry per site, in execution order.
         tier: Quantiser tier: `default` (per output channel) or `paper` (as the released code, see `policy`).
         accounting: What the budget bounds: `true` bytes of the bundle, or the `paper`'s formula.
-        storage: `packed` (n bits a weight at every width) or `standard` (the integer types that the target's format
-            has, a width that it lacks in the next wider one).
+        storage: `packed` (n bits a weight at every width) or `standard` (the integer types that the target's
+            format has, a width that it lacks in the next wider one).
     """
 
     model: str
