@@ -71,7 +71,9 @@ def pack(
     """
     array = np.asarray(codes)
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise ValueError(f"codes: {array.dtype} with {array.ndim} dimensions; uint8 [N, K] or [N, C, k] is needed")
+        raise ValueError(
+            f"codes: {array.dtype} with {array.ndim} dimensions; uint8 [N, K] or [N, C, k] is needed"
+        )
     shape = tuple(int(extent) for extent in array.shape)
     outputs, depth, taps = _extents(shape)
     scales, zeros = _parameters(scale, zero_point, outputs, depth, group_size)
@@ -98,14 +100,18 @@ def pack_from_planes(
     """
     buffer = np.ascontiguousarray(planes)
     if buffer.dtype != np.uint8 or buffer.ndim != 1:
-        raise ValueError(f"planes: {buffer.dtype} with {buffer.ndim} dimensions; a flat uint8 buffer is needed")
+        raise ValueError(
+            f"planes: {buffer.dtype} with {buffer.ndim} dimensions; a flat uint8 buffer is needed"
+        )
     if len(shape) not in (2, 3):
         raise ValueError(f"shape: {shape}; (N, K) or (N, C, k) is needed")
     outputs, depth, taps = _extents(shape)
     scales, zeros = _parameters(scale, zero_point, outputs, depth, group_size)
     half = _fits_half(scales, group_size)
     try:
-        native = _native.pack_from_planes(buffer, scales, zeros, bits, outputs, depth, group_size or 0, taps, half)
+        native = _native.pack_from_planes(
+            buffer, scales, zeros, bits, outputs, depth, group_size or 0, taps, half
+        )
     except ValueError as error:
         raise _refused(error, bits, shape, group_size) from None
     return PackedWeight(bits, tuple(shape), group_size, native)
@@ -250,7 +256,9 @@ def _array(name: str, value: Any, dtype: type[np.generic], rank: int) -> NDArray
         try:
             value = np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError) as error:
-            raise ValueError(f"{name}: cannot be read ({error}); a CPU tensor without gradient is needed") from None
+            raise ValueError(
+                f"{name}: cannot be read ({error}); a CPU tensor without gradient is needed"
+            ) from None
     array = np.asarray(value)
     if array.dtype != dtype or array.ndim != rank:
         kind = np.dtype(dtype).name
@@ -269,7 +277,9 @@ def _bias(bias: Any, weight: PackedWeight) -> NDArray[np.float32] | None:
 
 def _check_linear(rows: NDArray[Any], weight: PackedWeight) -> None:
     if len(weight.shape) != 2:
-        raise ValueError(f"weight: packed from {weight.shape} for conv1d; linear needs one packed from [N, K]")
+        raise ValueError(
+            f"weight: packed from {weight.shape} for conv1d; linear needs one packed from [N, K]"
+        )
     if rows.shape[0] < 1 or rows.shape[1] != weight.shape[1]:
         raise ValueError(f"x: shape {rows.shape}; at least one row of {weight.shape[1]} is needed")
 
@@ -278,11 +288,17 @@ def _check_conv(x: NDArray[Any], weight: PackedWeight, padding: int, dilation: i
     outputs, depth, _ = _extents(weight.shape)
     channels, frames = x.shape[1], x.shape[2]
     if groups < 1 or channels % groups or outputs % groups:
-        raise ValueError(f"groups: {groups}; it must divide the {channels} channels and the {outputs} outputs")
+        raise ValueError(
+            f"groups: {groups}; it must divide the {channels} channels and the {outputs} outputs"
+        )
     per_group = channels // groups
-    fits = weight.shape[1] == per_group if len(weight.shape) == 3 else per_group > 0 and depth % per_group == 0
+    fits = (
+        weight.shape[1] == per_group if len(weight.shape) == 3 else per_group > 0 and depth % per_group == 0
+    )
     if x.shape[0] < 1 or not fits:
-        raise ValueError(f"x: shape {x.shape} with groups={groups}; it does not match a weight of {weight.shape}")
+        raise ValueError(
+            f"x: shape {x.shape} with groups={groups}; it does not match a weight of {weight.shape}"
+        )
     reach = (depth // per_group - 1) * dilation + 1
     if frames + 2 * padding < reach:
         raise ValueError(f"x: {frames} frames with padding {padding}; the kernel reaches over {reach}")

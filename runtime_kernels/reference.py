@@ -58,7 +58,9 @@ def sums(
     size = group_size or depth
     w = codes.astype(np.int64).reshape(outputs, groups, size) - zero_point.astype(np.int64)[:, :, None]
     x = (q.astype(np.int64) - q_zero_point).reshape(-1, groups, size)
-    products: NDArray[np.int64] = np.einsum("ngk,mgk->mng", w.astype(np.float64), x.astype(np.float64)).astype(np.int64)
+    products: NDArray[np.int64] = np.einsum(
+        "ngk,mgk->mng", w.astype(np.float64), x.astype(np.float64)
+    ).astype(np.int64)
     return products  # float64 holds every partial sum exactly: they stay below 2**53
 
 

@@ -1,0 +1,225 @@
+// Checks that need no Python, so that they run on every CPU, under emulation and under sanitizers:
+//
+//   check agree SEED    every instruction set gives the bytes of the scalar path, all buffers between guard pages
+//   check fuzz SEED N   N damaged headers and calls: each is refused or runs, none touches foreign memory
+#include <string>
+
+#include "support.h"
+
+namespace {
+
+struct LinearCase {
+    nbit_shape shape;
+    int rows;
+    bool integers, calibrated;
+};
+
+// Runs one linear on one path; results are compared as bytes, so float and integer share the buffer.
+void run_linear(const LinearCase& c, const TestWeight& w, const Guarded& x, const Guarded& bias, const char* isa,
+                nbit_pool* pool, const Guarded& y) {
+    nbit_linear_call call{};
+    call.weight = w.packed.aligned();
+    call.weight_bytes = w.packed.bytes();
+    call.rows = c.rows;
+    call.x_stride = c.shape.depth;
+    call.y_stride = c.shape.outputs;
+    call.isa = isa;
+    call.pool = pool;
+    if (c.integers) {
+        call.xq = x.as<int8_t>();
+        call.x_zero = c.calibrated ? -7 : 0;
+        call.sums = y.as<int32_t>();
+    } else {
+        call.x = x.as<float>();
+        call.x_scale = c.calibrated ? 0.02f : 0.0f;
+        call.x_zero = c.calibrated ? 11 : 0;
+        call.bias = bias.as<float>();
+        call.y = y.as<float>();
+    }
+    run(call);
+}
+
+void compare_linear(Random& random, const LinearCase& c, nbit_pool* pool) {
+    const TestWeight weight = random_weight(random, c.shape);
+    const size_t inputs = size_t(c.rows) * c.shape.depth, outputs = size_t(c.rows) * c.shape.outputs;
+    Guarded x(inputs * (c.integers ? 1 : 4)), bias(size_t(c.shape.outputs) * 4);
+    for (size_t i = 0; i < inputs; ++i) {
+        if (c.integers) x.as<int8_t>()[i] = int8_t(random.below(256) - 128);
+        else x.as<float>()[i] = random.normal();
+    }
+    for (int i = 0; i < c.shape.outputs; ++i) bias.as<float>()[i] = random.normal();
+    Guarded expected(outputs * 4);
+    run_linear(c, weight, x, bias, "scalar", nullptr, expected);
+    for (const char* isa : isas()) {
+        Guarded y(outputs * 4);
+        run_linear(c, weight, x, bias, isa, pool, y);
+        if (std::memcmp(y.as<char>(), expected.as<char>(), outputs * 4) == 0) continue;
+        std::printf("%s: %d bits, %dx%d, group %d, zeros %d, %d rows, integers %d, calibrated %d\n", isa, c.shape.bits,
+                    c.shape.outputs, c.shape.depth, c.shape.group, c.shape.has_zeros, c.rows, c.integers, c.calibrated);
+        require(false, "a path differs from the scalar one");
+    }
+}
+
+void agree_linear(Random& random, nbit_pool* pool) {
+    const int depths[] = {32, 64, 96, 128, 7, 33, 200, 256};
+    const int widths[] = {1, 16, 17, 33, 48, 64, 70, 96, 130};
+    const int groups[] = {0, 32, 64, 128};
+    for (int bits = 2; bits <= 8; ++bits) {
+        for (int rows = 1; rows <= 20; ++rows) {
+            for (const int group : groups) {
+                LinearCase c{};
+                c.shape = {bits, widths[random.below(9)], depths[random.below(8)], group, 1, random.below(2),
+                           random.below(2)};
+                if (group) c.shape.depth = group * (1 + random.below(3));
+                c.rows = rows;
+                c.calibrated = random.below(3) == 0;
+                c.integers = group == 0 && random.below(2);
+                compare_linear(random, c, random.below(4) ? nullptr : pool);
+            }
+        }
+    }
+}
+
+struct ConvCase {
+    nbit_shape shape;
+    int channels, taps, frames, stride, padding, dilation, groups;
+};
+
+void run_conv(const ConvCase& c, const TestWeight& w, const Guarded& x, const Guarded& bias, const char* isa,
+              nbit_pool* pool, std::vector<float>& y) {
+    nbit_conv1d_call call{};
+    call.weight = w.packed.aligned();
+    call.weight_bytes = w.packed.bytes();
+    call.x = x.as<float>();
+    call.batch = 2;
+    call.channels = c.channels;
+    call.frames = c.frames;
+    call.stride = c.stride;
+    call.padding = c.padding;
+    call.dilation = c.dilation;
+    call.groups = c.groups;
+    call.bias = bias.as<float>();
+    call.isa = isa;
+    call.pool = pool;
+    int64_t frames_out = 0;
+    require(nbit_conv1d_frames(&call, &frames_out), "nbit_conv1d_frames");
+    Guarded out(size_t(2 * frames_out * c.shape.outputs) * 4);
+    call.y = out.as<float>();
+    run(call);
+    y.assign(call.y, call.y + 2 * frames_out * c.shape.outputs);
+}
+
+ConvCase random_conv(Random& random) {
+    const int group_choices[] = {1, 1, 2, 4};
+    ConvCase c{};
+    c.groups = group_choices[random.below(4)];
+    const int per_group = random.below(3) ? 1 + random.below(40) : 1;
+    c.channels = per_group * c.groups;
+    c.taps = 1 + random.below(6);
+    c.stride = 1 + random.below(3);
+    c.dilation = random.below(4) ? 1 : 2;
+    c.padding = random.below(4);
+    c.frames = c.taps * c.dilation + random.below(320);
+    c.shape.bits = 2 + random.below(7);
+    c.shape.outputs = c.groups * (1 + random.below(40));
+    c.shape.depth = per_group * c.taps;
+    c.shape.taps = random.below(2) ? c.taps : 1;
+    c.shape.has_zeros = random.below(2);
+    return c;
+}
+
+void agree_conv(Random& random, nbit_pool* pool) {
+    for (int i = 0; i < 60; ++i) {
+        const ConvCase c = random_conv(random);
+        const TestWeight weight = random_weight(random, c.shape);
+        Guarded x(size_t(2) * c.channels * c.frames * 4), bias(size_t(c.shape.outputs) * 4);
+        for (int e = 0; e < 2 * c.channels * c.frames; ++e) x.as<float>()[e] = random.normal();
+        for (int e = 0; e < c.shape.outputs; ++e) bias.as<float>()[e] = random.normal();
+        std::vector<float> expected, y;
+        run_conv(c, weight, x, bias, "scalar", nullptr, expected);
+        for (const char* isa : isas()) {
+            run_conv(c, weight, x, bias, isa, pool, y);
+            if (std::memcmp(y.data(), expected.data(), y.size() * 4) == 0) continue;
+            std::printf("%s: %d bits, %d outputs, %d channels, %d taps, stride %d, padding %d, dilation %d, groups %d\n",
+                        isa, c.shape.bits, c.shape.outputs, c.channels, c.taps, c.stride, c.padding, c.dilation, c.groups);
+            require(false, "a convolution differs from the scalar one");
+        }
+    }
+}
+
+// One header with some bytes replaced, in a buffer of its old size.
+void fuzz_header(Random& random) {
+    const nbit_shape shape = {2 + random.below(7), 1 + random.below(40), 32 * (1 + random.below(4)), 0, 1, 0, 0};
+    TestWeight weight = random_weight(random, shape);
+    uint8_t* header = static_cast<uint8_t*>(weight.packed.aligned());
+    for (int i = random.below(4); i >= 0; --i) header[random.below(64)] = uint8_t(random.below(256));
+    nbit_shape seen;
+    const size_t bytes = weight.packed.bytes() >> (random.below(4) == 0);
+    if (nbit_inspect(header, bytes, &seen) != NBIT_OK || seen.taps != 1) return;
+    require(seen.outputs <= 4096 && seen.depth <= 65536, "a header promises more than its buffer can hold");
+    std::vector<float> x(size_t(seen.depth), 1.0f), y(size_t(seen.outputs));
+    nbit_linear_call call{};
+    call.weight = header;
+    call.weight_bytes = bytes;
+    call.rows = 1;
+    call.x = x.data();
+    call.x_stride = seen.depth;
+    call.y = y.data();
+    call.y_stride = seen.outputs;
+    run(call);
+}
+
+int any_of(Random& random, int usual) {
+    const int odd[] = {0, -1, 1, 2, 7, 1 << 30, INT32_MAX, INT32_MIN, usual, usual};
+    return odd[random.below(10)];
+}
+
+// Shapes and calls with wild numbers: packing and running may refuse, never crash.
+void fuzz_calls(Random& random) {
+    nbit_shape shape = {any_of(random, 4),  any_of(random, 20), any_of(random, 96), any_of(random, 32),
+                        any_of(random, 3), any_of(random, 0),  any_of(random, 1)};
+    size_t bytes = 0;
+    if (nbit_packed_bytes(&shape, &bytes) == NBIT_OK) require(bytes > 64, "a size without codes");
+    const nbit_shape good = {4, 20, 96, 0, 3, 0, 1};
+    const TestWeight weight = random_weight(random, good);
+    std::vector<float> x(8 * 2 * 200, 1.0f), y(1 << 16);
+    nbit_conv1d_call call{};
+    call.weight = weight.packed.aligned();
+    call.weight_bytes = weight.packed.bytes();
+    call.x = x.data();
+    call.y = y.data();
+    call.batch = 1;
+    call.channels = any_of(random, 32);
+    call.frames = any_of(random, 60);
+    call.stride = any_of(random, 1);
+    call.padding = any_of(random, 1);
+    call.dilation = any_of(random, 1);
+    call.groups = any_of(random, 1);
+    int64_t frames = 0;
+    if (nbit_conv1d_frames(&call, &frames) != NBIT_OK) return;
+    require(frames >= 1, "a convolution without frames");
+    if (call.channels * call.frames <= int64_t(x.size()) && frames * 20 <= int64_t(y.size())) run(call);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    require(argc >= 3, "usage: check agree SEED | check fuzz SEED COUNT");
+    Random random{uint64_t(std::atoll(argv[2]))};
+    if (std::string(argv[1]) == "agree") {
+        nbit_pool* pool = nbit_pool_create(2);
+        require(pool != nullptr, "nbit_pool_create");
+        agree_linear(random, pool);
+        agree_conv(random, pool);
+        nbit_pool_destroy(pool);
+    } else {
+        for (int i = std::atoi(argv[3]); i > 0; --i) {
+            fuzz_header(random);
+            fuzz_calls(random);
+        }
+    }
+    std::printf("ok:");
+    for (const char* isa : isas()) std::printf(" %s", isa);
+    std::printf("\n");
+    return 0;
+}
