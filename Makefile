@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint reference-model clean
+.PHONY: help setup demo test lint types reference-model clean
 
 help:
 	@echo "make demo             compile the shipped model for two voices and three budgets, and print what came out"
@@ -25,9 +25,12 @@ demo: $(READY)
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
 
-test: lint
+types: $(READY)
+	$(PY) tests/link_package.py build/types
+	$(PY) -m mypy build/types/bitvox
+
+test: lint types
 	$(PY) -m pytest tests/test_tiny.py -q
 	$(PY) -m pytest -n 2 --dist loadfile -q
 

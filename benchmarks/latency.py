@@ -134,7 +134,7 @@ def bench(
     if num_threads < 1:
         raise InputError(f"threads {num_threads}: at least 1")
     bundle.check_hashes()
-    machine = _machine()
+    machine_here = machine()
     models = [_Model(target, bundle.folder, num_threads)]
     if full_precision is not None:
         models.append(_Model("onnx", full_precision, num_threads))
@@ -155,7 +155,7 @@ def bench(
         full_precision=measured[1] if full_precision else None,
         time_ratio=Spread.of(times[:, 0] / times[:, 1]) if full_precision else None,
         empty_runtime=empty.peak,
-        machine=machine,
+        machine=machine_here,
         versions={name: version(name) for name in ("bitvox", "numpy", *RUNTIME_PACKAGES[target])},
         method=(
             f"{FRESH_PROCESSES} fresh processes for load, first run, memory (VmHWM less an empty runtime's); "
@@ -244,7 +244,7 @@ def _less(values: Sequence[int | None], empty: int | None) -> int | None:
     return int(np.median(known)) - empty if known and empty is not None else None
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
     """CPU, flags, system and load; where /proc/cpuinfo does not exist, what Python knows."""
     try:
         text = Path("/proc/cpuinfo").read_text()
