@@ -6,6 +6,9 @@ starts the model; by default `first-ctc-english` of the shared models. From rand
 of this structure first (`Wav2Vec2ForSequenceClassification` on one-second clips, AdamW 8e-4 with
 cosine decay, 15 minutes on two cores) and pass its folder to `--init`: all but the head is taken.
 
+On a CPU that others share, `torchrun --nproc-per-node 2 -m ...` with OMP_NUM_THREADS=1 is faster than one
+process with two threads: the two wait for each other once a step instead of at every operation.
+
 Stopping and starting again with the same `--out` resumes. The learning rate and the mixture follow the
 training time used, so a slower machine makes fewer steps rather than an unfinished schedule.
 """
@@ -25,7 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jiwer
+import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2Processor
@@ -36,7 +41,7 @@ from .evaluate import transcribe
 from .synthesis import PhonemeTable
 
 ASSETS = REPOSITORY / "bitvox" / "assets" / "reference-ctc"
-EVALUATE_EVERY_S = 300.0
+EVALUATE_EVERY_S = 360.0
 SAVE_EVERY_S = 150.0
 PHONEME_LAYER = 4
 PHONEME_WEIGHT = 0.5
@@ -148,6 +153,8 @@ class Trainer:
     def __init__(self, settings: Settings, phonemes: PhonemeTable) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.phonemes = settings, phonemes
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build_model(settings.init).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
@@ -155,6 +162,10 @@ class Trainer:
         self.phoneme_head = torch.nn.Linear(self.model.config.hidden_size, phonemes.size).to(self.device)
         self.optimisers = build_optimisers(self.model, self.phoneme_head)
         self.step, self.pool, self.used_s, self.best = 0, 0, 0.0, math.inf
+        self.unshared_s = 0.0
+        # Masks and dropout must differ between the processes, the initial weights must not.
+        torch.manual_seed(settings.seed * 1009 + self.rank)
+        np.random.seed(settings.seed * 1009 + self.rank)  # noqa: NPY002 - transformers draws masks from it
         self.checkpoint = settings.out / "checkpoint.pt"
 
     @property
@@ -210,6 +221,7 @@ class Trainer:
                 group["lr"] = group["peak"] * factor
         characters, sounds = self.losses(batch)
         (characters + PHONEME_WEIGHT * sounds).backward()
+        self.share_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if torch.isfinite(norm):
             for optimiser in self.optimisers:
@@ -220,6 +232,25 @@ class Trainer:
             averaged, current = list(self.average.parameters()), list(self.model.parameters())
             torch._foreach_lerp_(averaged, current, 1 - decay)
         return characters.item(), sounds.item()
+
+    def share_gradients(self) -> None:
+        """Averages the gradients over the processes of the run, and advances their common clock."""
+        if self.world == 1:
+            self.used_s += self.unshared_s
+            return
+        parameters = [
+            p for p in (*self.model.parameters(), *self.phoneme_head.parameters()) if p.requires_grad
+        ]
+        # A parameter that a batch left out (the mask's embedding, when nothing was masked) has no gradient.
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        used = torch.tensor([self.unshared_s], device=self.device)
+        flat = torch.cat([gradient.flatten() for gradient in gradients] + [used])
+        dist.all_reduce(flat)
+        flat /= self.world
+        self.used_s += float(flat[-1])
+        parts = flat[:-1].split([gradient.numel() for gradient in gradients])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def evaluate(self, dev: dict[str, list[Clip]]) -> dict[str, float]:
         """Dev WER in percent of the averaged weights; keeps the best by AN4 in `best/`."""
@@ -250,21 +281,12 @@ def load_sources(settings: Settings) -> dict[str, list[Clip]]:
     return {**real, "spelling": spelling, "sentences": sentences}
 
 
-def use_idle_cores(most: int = 8) -> None:
-    """Sets torch's threads to the cores that others leave idle, at least one.
-
-    A step's threads wait for each other, so one thread on a busy core slows them all down.
-    """
-    cores = min(os.cpu_count() or 1, most)
-    others = os.getloadavg()[0] - torch.get_num_threads()
-    torch.set_num_threads(max(1, min(cores, round(cores - others))))
-
-
 def training_batches(trainer: Trainer, mixture: Mixture) -> Iterator[Batch]:
     """Endless batches, seeded by the number of the pool that they are drawn from."""
     while True:
         weights = EARLY if trainer.progress < trainer.settings.late_from else LATE
-        yield from mixture.batches(weights, trainer.settings.seed * 1_000_003 + trainer.pool)
+        number = trainer.pool * trainer.world + trainer.rank
+        yield from mixture.batches(weights, trainer.settings.seed * 1_000_003 + number)
         trainer.pool += 1
 
 
@@ -272,7 +294,7 @@ def train(settings: Settings) -> None:
     """Runs or resumes the recipe; leaves `best/` and `final/` in the run folder."""
     settings.out.mkdir(parents=True, exist_ok=True)
     sources = load_sources(settings)
-    dev = {"an4": load_clips("an4", "dev"), "speechocean762": load_clips("speechocean762", "dev", 80)}
+    dev = {"an4": load_clips("an4", "dev"), "speechocean762": load_clips("speechocean762", "dev", 60)}
     trainer = Trainer(settings, PhonemeTable([clip.text for clips in sources.values() for clip in clips]))
     trainer.resume()
     mixture = Mixture(sources, joined="an4", join_chance=0.3)
@@ -284,21 +306,20 @@ def train(settings: Settings) -> None:
         losses.append(trainer.update(batch))
         audio_s += batch.audio.size / SAMPLE_RATE
         now = time.monotonic()
-        trainer.used_s, last = trainer.used_s + now - last, now
-        if trainer.step % 20 == 0:
-            use_idle_cores()
-        if len(losses) % 50 == 0:
+        trainer.unshared_s, last = now - last, now
+        if len(losses) % 50 == 0 and trainer.rank == 0:
             print(f"{trainer.progress:5.0%} step {trainer.step} loss {losses[-1][0]:.2f}", flush=True)
-        if now >= next_save:
+        if now >= next_save and trainer.rank == 0:
             trainer.save()
             next_save = now + SAVE_EVERY_S
-        if now >= next_evaluation or trainer.progress >= 1.0:
-            report(trainer, losses, audio_s, trainer.evaluate(dev))
+        if (now >= next_evaluation or trainer.progress >= 1.0) and trainer.rank == 0:
+            report(trainer, losses, audio_s * trainer.world, trainer.evaluate(dev))
             losses, audio_s, next_evaluation = [], 0.0, now + EVALUATE_EVERY_S
         if trainer.progress >= 1.0:
             break
-    trainer.save()
-    export(trainer.average, trainer.processor, settings.out / "final")
+    if trainer.rank == 0:
+        trainer.save()
+        export(trainer.average, trainer.processor, settings.out / "final")
 
 
 def report(
@@ -334,4 +355,6 @@ def parse_arguments() -> Settings:
 
 if __name__ == "__main__":
     transformers_logging.set_verbosity_error()
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     train(parse_arguments())
