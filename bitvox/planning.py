@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bitvox.bundling import planned_bytes
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass
-from bitvox.compiler.passes.base import PassContext, Sequential
+from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
+from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import QuantPlan, Range
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
@@ -108,8 +109,10 @@ def _calibrated(
     if "ranges" in established_facts(voice.model, plan):
         return plan
     costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
-    calibrate = CalibratePass(request.calibration, request.seed)
-    return Sequential((calibrate,)).run(_context(voice, costs, progress), plan, store)
+    passes: tuple[Pass, ...] = (CalibratePass(request.calibration, request.seed),)
+    if plan.tier == "default":
+        passes = (*passes, FitConvRangesPass())
+    return Sequential(passes).run(_context(voice, costs, progress), plan, store)
 
 
 def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
@@ -122,11 +125,12 @@ def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
         entry.replace(stored_bytes=costs.site(site, entry.bits, entry.granularity, entry.activations))
         for site, entry in zip(voice.model.sites, plan.sites, strict=True)
     )
-    counted = plan.replace(budget=request.budget, fixed_bytes=costs.fixed, sites=sites)
+    counted = plan.replace(fixed_bytes=costs.fixed, sites=sites)
     counted = settle(voice.model, counted.replace(fixed_bytes=costs.fixed + _missed(voice, counted)))
-    if request.budget is not None and counted.total_bytes > request.budget:
+    counted = counted.replace(budget=request.budget or plan.budget or counted.total_bytes)
+    if counted.total_bytes > counted.budget:
         raise RequestError(
-            f"plan {request.plan}: takes {counted.total_bytes} bytes, over the budget of {request.budget}; "
+            f"plan {request.plan}: takes {counted.total_bytes} bytes, over the budget of {counted.budget}; "
             "lower some widths or raise the budget"
         )
     return counted

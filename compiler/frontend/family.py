@@ -23,6 +23,7 @@ class Family:
         load: Folder in the hub's layout -> (float32 module, processor); raises InputError.
         wrap: Module as loaded -> module from samples [B, T] to logits [B, frames, vocabulary].
         role: Module path in the wrapped module -> role of the site.
+        activation: (wrapped module, module path) -> the function that alone reads the site's output, if it is known.
         share_group: Module path -> name of the group of sites that must share a width.
     """
 
@@ -32,3 +33,4 @@ class Family:
     wrap: Callable[[torch.nn.Module], torch.nn.Module]
     role: Callable[[str], Role]
     share_group: Callable[[str], str]
+    activation: Callable[[torch.nn.Module, str], Literal["gelu"] | None]

@@ -40,6 +40,7 @@ class Site:
         share_group: Sites with the same share group must have the same width (q/k/v read one input).
         has_bias: Whether the operator adds a bias [N].
         conv: Geometry, for `conv1d` only.
+        activation: The function that alone reads the output, where passes can make use of it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Site:
     share_group: str
     has_bias: bool
     conv: ConvGeometry | None = None
+    activation: Literal["gelu"] | None = None
 
     @property
     def weights(self) -> int:

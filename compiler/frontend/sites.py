@@ -21,7 +21,7 @@ def find_sites(module: torch.nn.Module, family: Family, minimum_samples: int) ->
     for name, child in module.named_modules():
         if reason := _unsupported(child, calls=order.count(name)):
             raise InputError(f"layer '{name}' ({type(child).__name__}) cannot be handled: {reason}")
-    return tuple(_describe(name, module.get_submodule(name), family) for name in order)
+    return tuple(_describe(name, module, family) for name in order)
 
 
 def _execution_order(module: torch.nn.Module, minimum_samples: int) -> list[str]:
@@ -56,7 +56,8 @@ def _unsupported(module: torch.nn.Module, calls: int) -> str | None:
     return None
 
 
-def _describe(name: str, module: torch.nn.Module, family: Family) -> Site:
+def _describe(name: str, model: torch.nn.Module, family: Family) -> Site:
+    module = model.get_submodule(name)
     assert isinstance(module, torch.nn.Linear | torch.nn.Conv1d)
     conv = None
     if isinstance(module, torch.nn.Conv1d):
@@ -70,4 +71,5 @@ def _describe(name: str, module: torch.nn.Module, family: Family) -> Site:
         share_group=family.share_group(name),
         has_bias=module.bias is not None,
         conv=conv,
+        activation=family.activation(model, name),
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+from transformers.activations import GELUActivation
 from transformers.utils.logging import disable_progress_bar
 
 from bitvox.compiler.frontend.attention import ATTENTION
@@ -97,6 +99,14 @@ def _share_group(name: str) -> str:
     return _ATTENTION_INPUT.sub(".qkv", name)
 
 
+def _activation(model: torch.nn.Module, name: str) -> Literal["gelu"] | None:
+    """Convolutions hand their output straight to a GELU, unless a norm stands between."""
+    parent = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(getattr(parent, "activation", None), GELUActivation) and not hasattr(parent, "layer_norm"):
+        return "gelu"
+    return None
+
+
 FAMILY = Family(
     architecture="Wav2Vec2ForCTC",
     kind="ctc",
@@ -104,4 +114,5 @@ FAMILY = Family(
     wrap=_wrap,
     role=_role,
     share_group=_share_group,
+    activation=_activation,
 )
