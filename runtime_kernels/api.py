@@ -31,7 +31,7 @@ class PackedWeight:
 
     @property
     def nbytes(self) -> int:
-        """Resident bytes: a 64-byte header, n/8 per code (K and N rounded up to 32 and 16), scales, zero points."""
+        """Resident bytes: 64, n/8 per code (K and N rounded up to 32 and 16), scales, zero points."""
         return int(self._native.nbytes)
 
 
@@ -125,11 +125,13 @@ def linear(
     activation: Activation = None,
     x_scale: float | None = None,
     x_zero_point: int = 0,
+    out: NDArray[np.float32] | None = None,
 ) -> Any:
     """x [M, K] float32 times the weight, [M, N] float32: a NumPy array, or a torch tensor where x is one.
 
-    Rows are quantised to 8 bits with scale max|row| / 127, or all with `x_scale` and `x_zero_point` where those are
-    given (calibrated). A row that holds NaN or infinity gives NaN; a row of zeros gives the bias exactly.
+    Rows are quantised to 8 bits with scale max|row| / 127, or all with `x_scale` and `x_zero_point` where
+    those are given (calibrated). A row that holds NaN or infinity gives NaN; a row of zeros gives the bias
+    exactly. The result is written to `out` where that is given: a dense float32 [M, N].
 
     Raises:
         ValueError: where a shape, a type or an option does not fit.
@@ -138,9 +140,9 @@ def linear(
     _check_linear(rows, weight)
     _check_options(num_threads, activation)
     scale = _calibrated_scale(x_scale, x_zero_point)
-    y = _native.linear(
-        weight._native, rows, _bias(bias, weight), activation == "gelu", scale, x_zero_point, num_threads
-    )
+    y = np.empty((rows.shape[0], weight.shape[0]), np.float32) if out is None else _result(out, rows, weight)
+    options = (activation == "gelu", scale, x_zero_point, num_threads)
+    _native.linear(weight._native, rows, _bias(bias, weight), *options, y)
     return _like(x, y)
 
 
@@ -165,7 +167,11 @@ def linear_int8(
 
 
 def linear_sums(x: Any, weight: PackedWeight, x_zero_point: int = 0, num_threads: int = 1) -> Any:
-    """The exact int32 sums of (code - zero_point) * (x - x_zero_point), [M, N], for int8 x [M, K]; no groups along K."""
+    """The exact int32 sums of (code - zero_point) * (x - x_zero_point), [M, N], for int8 x [M, K].
+
+    Raises:
+        ValueError: where `linear` would, and for weights with groups along K.
+    """
     rows = _array("x", x, np.int8, 2)
     _check_linear(rows, weight)
     _check_options(num_threads, None)
@@ -190,8 +196,9 @@ def conv1d(
 ) -> Any:
     """x [B, C, T] float32 convolved along T, [B, N, T'] float32.
 
-    A weight packed from [N, C / groups, k] is read window by window where the activations lie; one packed flat as
-    [N, C / groups * k] is gathered first. Every run of 128 output frames of one item has its own activation scale.
+    A weight packed from [N, C / groups, k] is read window by window where the activations lie; one packed
+    flat as [N, C / groups * k] is gathered first. Every run of 128 output frames of one item has its own
+    activation scale.
 
     Raises:
         ValueError: where a shape, a type or an option does not fit.
@@ -282,6 +289,13 @@ def _check_linear(rows: NDArray[Any], weight: PackedWeight) -> None:
         )
     if rows.shape[0] < 1 or rows.shape[1] != weight.shape[1]:
         raise ValueError(f"x: shape {rows.shape}; at least one row of {weight.shape[1]} is needed")
+
+
+def _result(out: NDArray[np.float32], rows: NDArray[Any], weight: PackedWeight) -> NDArray[np.float32]:
+    shape = (rows.shape[0], weight.shape[0])
+    if out.dtype != np.float32 or out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(f"out: {out.dtype} {out.shape}; a dense, writeable float32 {shape} is needed")
+    return out
 
 
 def _check_conv(x: NDArray[Any], weight: PackedWeight, padding: int, dilation: int, groups: int) -> None:

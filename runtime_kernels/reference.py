@@ -1,7 +1,7 @@
 """The specification of the kernels in NumPy: what every instruction set must compute, integer by integer.
 
-Integers are exact (int64 here, known to fit int32 there). Floats follow in float64, so a kernel's float32 result differs
-from these functions by its own few roundings and nothing else.
+Integers are exact (int64 here, known to fit int32 there). Floats follow in float64, so a kernel's float32
+result differs from these functions by its own few roundings and nothing else.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def conv1d(
     x_scale: float | None = None,
     x_zero_point: int = 0,
 ) -> NDArray[np.float64]:
-    """`bitvox.runtime_kernels.conv1d` of x [B, C, T] with codes [N, C / groups, k], in float64: [B, N, T']."""
+    """`bitvox.runtime_kernels.conv1d` of x [B, C, T], codes [N, C / groups, k], in float64: [B, N, T']."""
     outputs, channels, taps = codes.shape
     scales, zeros = parameters(bits, outputs, 1, scale, zero_point)
     reach = (taps - 1) * dilation + 1
@@ -161,7 +161,7 @@ def _quantise_run(
     x_scale: float | None,
     x_zero_point: int,
 ) -> tuple[NDArray[np.int8], np.float32]:
-    """The input frames under output frames begin..end-1, [C, frames], padded with the code of zero; and their scale."""
+    """The input frames under output frames begin..end-1, [C, frames], zero padded; and their scale."""
     first = begin * stride - padding
     count = (end - begin - 1) * stride + reach
     real = x[:, max(first, 0) : max(min(first + count, x.shape[1]), 0)]

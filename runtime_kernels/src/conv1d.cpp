@@ -1,7 +1,7 @@
-// Conv1d as a linear over windows. Activations are quantised once into [group][frame][channel]; with codes stored tap
-// first, the window of an output frame is then `taps * channels` bytes in a row, and the next one starts
-// `stride * channels` further on: the tiles read the windows where they lie, and no im2col matrix exists.
-// Dilated windows and weights packed flat are gathered, one run of frames and one group at a time.
+// Conv1d as a linear over windows. Activations are quantised once into [group][frame][channel]; with codes
+// stored tap first, the window of an output frame is then `taps * channels` bytes in a row, and the next one
+// starts `stride * channels` further on: the tiles read the windows where they lie, and no im2col matrix
+// exists. Dilated windows and weights packed flat are gathered, one run of frames and one group at a time.
 #include <cmath>
 #include <cstring>
 
@@ -18,12 +18,12 @@ struct Plan {
     int taps, stride, padding, dilation, groups;
     int group_channels, group_outputs;
     int64_t frames_in, frames_out;
-    int64_t runs;            // per batch item
+    int64_t runs;  // per batch item
     int threads;
-    bool gather;             // windows must be copied
-    bool tap_first;          // order of the codes inside a window
-    int window_frames;       // input frames that a full run reads
-    ptrdiff_t row_bytes;     // of a gathered window
+    bool gather;          // windows must be copied
+    bool tap_first;       // order of the codes inside a window
+    int window_frames;    // input frames that a full run reads
+    ptrdiff_t row_bytes;  // of a gathered window
     size_t thread_bytes;
 };
 
@@ -34,7 +34,7 @@ struct Buffers {
     int8_t* rows;         // gathered windows of one group
     float* scales;
     int32_t* offsets;
-    float* y;             // [NBIT_CONV_FRAMES][panel columns]
+    float* y;  // [NBIT_CONV_FRAMES][panel columns]
 };
 
 Buffers carve(Carver& carver, const Plan& p) {
@@ -53,8 +53,10 @@ Buffers carve(Carver& carver, const Plan& p) {
 
 nbit_status check(const nbit_conv1d_call& c, const Weight& w) {
     if (c.batch < 1 || c.channels < 1 || c.frames < 1 || c.stride < 1 || c.padding < 0) return NBIT_BAD_SHAPE;
-    if (c.dilation < 1 || c.groups < 1 || c.padding > (1 << 20) || c.frames > (int64_t(1) << 40)) return NBIT_BAD_SHAPE;
-    if (c.channels % c.groups || w.outputs % c.groups || w.depth % (c.channels / c.groups)) return NBIT_BAD_SHAPE;
+    if (c.dilation < 1 || c.groups < 1 || c.padding > (1 << 20) || c.frames > (int64_t(1) << 40))
+        return NBIT_BAD_SHAPE;
+    if (c.channels % c.groups || w.outputs % c.groups || w.depth % (c.channels / c.groups))
+        return NBIT_BAD_SHAPE;
     if (w.taps != 1 && w.depth / w.taps != c.channels / c.groups) return NBIT_BAD_SHAPE;
     if (!(c.x_scale >= 0) || std::isinf(c.x_scale)) return NBIT_BAD_OPTION;
     if (c.x_zero < -128 || c.x_zero > 127 || (c.x_scale == 0 && c.x_zero != 0)) return NBIT_BAD_OPTION;
@@ -103,7 +105,8 @@ nbit_status prepare(const nbit_conv1d_call* call, Plan* plan) {
     return NBIT_OK;
 }
 
-// The input frames [first, first + count) of one run, in coordinates that include the padding, and what of them is real.
+// The input frames [first, first + count) of one run, in coordinates that include the padding, and what of
+// them is real.
 struct Span {
     int64_t first;
     int count;
@@ -123,7 +126,8 @@ Span span_of(const Plan& p, int64_t frame, int frames) {
 }
 
 // Returns the scale of the run.
-float quantise_run(const nbit_conv1d_call& call, const Plan& p, const float* x, const Span& span, Buffers& b) {
+float quantise_run(const nbit_conv1d_call& call, const Plan& p, const float* x, const Span& span,
+                   Buffers& b) {
     const Kernels& k = *p.layer.kernels;
     const int channels = p.groups * p.group_channels;
     const int real = span.real_end - span.real_begin;
@@ -141,8 +145,8 @@ float quantise_run(const nbit_conv1d_call& call, const Plan& p, const float* x, 
     std::memset(b.frames, call.x_zero, p.groups * group_bytes);
     if (real == 0 || (call.x_scale == 0 && factor == 0)) return scale;
     for (int g = 0; g < p.groups; ++g) {
-        const Grid grid{source + int64_t(g) * p.group_channels * p.frames_in, ptrdiff_t(p.frames_in), p.group_channels,
-                        real};
+        const Grid grid{source + int64_t(g) * p.group_channels * p.frames_in, ptrdiff_t(p.frames_in),
+                        p.group_channels, real};
         int8_t* q = b.frames + g * group_bytes + size_t(span.real_begin) * p.group_channels;
         if (call.x_scale > 0) k.quantise_frames_calibrated(grid, scale, call.x_zero, q, p.group_channels);
         else k.quantise_frames(grid, factor, q, p.group_channels);

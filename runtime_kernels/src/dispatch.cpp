@@ -11,15 +11,8 @@ namespace {
 
 using Getter = const Kernels& (*)();
 
-// Best first.
-constexpr Getter kPaths[] = {
-#if defined(__x86_64__)
-    kernels_avx512vnni, kernels_avxvnni, kernels_avx512vnni_ymm, kernels_avx2,
-#elif defined(__aarch64__)
-    kernels_neon_i8mm, kernels_neon_dotprod, kernels_neon,
-#endif
-    kernels_scalar,
-};
+// Best first, the scalar path last: CMakeLists.txt knows which units it builds.
+constexpr Getter kPaths[] = {BITVOX_PATHS};
 
 const Kernels* find(const char* name) {
     for (const Getter path : kPaths) {

@@ -2,11 +2,12 @@
 //
 //   header (64 bytes) | codes | scales | zeros
 //
-// Codes are cut into blocks of 32 k by 16 columns (a column is an output). A block of n-bit codes is n lines of 64
-// bytes. Its 512 codes form eight vectors ("quads"): quad q holds k = 4q..4q+3 of all 16 columns, column-major, so that
-// one 64-byte register of bytes is one operand of a 4-way dot product. Each power-of-two plane of width w takes w
-// lines; line i holds quads i, i+w, i+2w, … in its bit slots from low to high.
-// Four neighbouring columns blocks interleave along k, so that a single row streams through memory in order.
+// Codes are cut into blocks of 32 k by 16 columns (a column is an output). A block of n-bit codes is n lines
+// of 64 bytes. Its 512 codes form eight vectors ("quads"): quad q holds k = 4q..4q+3 of all 16 columns,
+// column-major, so that one 64-byte register of bytes is one operand of a 4-way dot product. Each
+// power-of-two plane of width w takes w lines; line i holds quads i, i+w, i+2w, … in its bit slots from low
+// to high. Four neighbouring columns blocks interleave along k, so that a single row streams through memory
+// in order.
 #pragma once
 
 #include <cstddef>
@@ -57,9 +58,9 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 // A packed buffer, opened: where each part starts and how far apart its pieces are.
 struct Weight {
     int bits, outputs, depth, taps, scale_type, has_zeros;
-    int groups;         // scales per column
-    int k_blocks;       // blocks along k
-    int group_blocks;   // blocks along k that share a scale
+    int groups;        // scales per column
+    int k_blocks;      // blocks along k
+    int group_blocks;  // blocks along k that share a scale
     int column_blocks;
     const uint8_t* codes;
     const uint8_t* scales;  // [column_blocks][groups][16] of float or half

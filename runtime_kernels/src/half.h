@@ -35,7 +35,8 @@ inline uint16_t half_from_float(float value) {
     if (magnitude < 0x38800000) {
         float positive;
         std::memcpy(&positive, &magnitude, 4);
-        const float shifted = positive + 0.5f;  // the float adder rounds at 2^-24, half's last subnormal place
+        const float shifted =
+            positive + 0.5f;  // the float adder rounds at 2^-24, half's last subnormal place
         uint32_t rounded;
         std::memcpy(&rounded, &shifted, 4);
         return uint16_t(sign | (rounded - 0x3f000000));

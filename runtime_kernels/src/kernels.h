@@ -1,5 +1,5 @@
-// What every instruction set provides: one table of functions over plain structs. No type here holds code, so nothing
-// compiled for a higher instruction set can leak into a lower one.
+// What every instruction set provides: one table of functions over plain structs. No type here holds code, so
+// nothing compiled for a higher instruction set can leak into a lower one.
 #pragma once
 
 #include <cstddef>
@@ -7,31 +7,32 @@
 
 namespace bitvox {
 
-constexpr int kMaxRows = 8;         // rows of the tallest tile
-constexpr int kMaxRowBlocks = 4;    // column blocks of the widest tile of one row
-constexpr int kMaxTileBlocks = 2;   // column blocks of the widest tile of more rows, and of a panel
+constexpr int kMaxRows = 8;        // rows of the tallest tile
+constexpr int kMaxRowBlocks = 4;   // column blocks of the widest tile of one row
+constexpr int kMaxTileBlocks = 2;  // column blocks of the widest tile of more rows, and of a panel
 
 // One tile: `rows` rows against `blocks` column blocks over all of k.
 struct Tile {
-    const int8_t* x;          // [rows][32 * k_blocks]
+    const int8_t* x;  // [rows][32 * k_blocks]
     ptrdiff_t x_stride;
-    const float* x_scales;    // [rows]
-    const int32_t* x_offsets; // [rows][groups]: -sum of the row over the group, times zero where `zeros` is null
+    const float* x_scales;  // [rows]
+    const int32_t*
+        x_offsets;  // [rows][groups]: -sum of the row over the group, times zero where `zeros` is null
 
-    const uint8_t* packed;    // lines of the first block; its neighbours along the columns follow it directly
-    size_t packed_step;       // bytes from one k block to the next
-    uint8_t* panel;           // unpacked codes: [k_blocks][8 quads][blocks][64]
-    size_t panel_step;        // bytes from one k block to the next; 0 lets a packed tile discard what it unpacks
+    const uint8_t* packed;  // lines of the first block; its neighbours along the columns follow it directly
+    size_t packed_step;     // bytes from one k block to the next
+    uint8_t* panel;         // unpacked codes: [k_blocks][8 quads][blocks][64]
+    size_t panel_step;  // bytes from one k block to the next; 0 lets a packed tile discard what it unpacks
 
     int k_blocks;
-    int group_blocks;         // k blocks that share a scale; k_blocks for one scale per column
-    const float* scales;      // [groups][16 * blocks]
-    const int32_t* zeros;     // the same shape, or null
+    int group_blocks;            // k blocks that share a scale; k_blocks for one scale per column
+    const float* scales;         // [groups][16 * blocks]
+    const int32_t* zeros;        // the same shape, or null
     const int32_t* corrections;  // the same shape, added to the sums, or null
-    const float* bias;        // [16 * blocks]
+    const float* bias;           // [16 * blocks]
 
-    float* y;                 // [rows][16 * blocks]
-    int32_t* sums;            // instead of y, where not null: the integers before any scale
+    float* y;       // [rows][16 * blocks]
+    int32_t* sums;  // instead of y, where not null: the integers before any scale
     ptrdiff_t y_stride;
 };
 
@@ -50,8 +51,8 @@ struct Grid {
 struct Kernels {
     const char* name;
     bool (*supported)();
-    int row_blocks;   // widest tile of one row: 1, 2 or 4 blocks
-    int tile_blocks;  // widest tile of more rows: 1 or 2
+    int row_blocks;                              // widest tile of one row: 1, 2 or 4 blocks
+    int tile_blocks;                             // widest tile of more rows: 1 or 2
     Heights (*heights)(int bits, bool grouped);  // scales along k need a second, float, set of accumulators
 
     // Unpacks in registers: one row, or up to heights.packed rows leaving a panel.
@@ -70,7 +71,8 @@ struct Kernels {
     int32_t (*sum)(const int8_t* q, size_t count);
     // The same two on [channels][frames], written as [frames][channels] q_stride bytes apart.
     void (*quantise_frames)(const Grid& x, float factor, int8_t* q, ptrdiff_t q_stride);
-    void (*quantise_frames_calibrated)(const Grid& x, float scale, int32_t zero, int8_t* q, ptrdiff_t q_stride);
+    void (*quantise_frames_calibrated)(const Grid& x, float scale, int32_t zero, int8_t* q,
+                                       ptrdiff_t q_stride);
     // out[column * out_stride + row] = in[row][column].
     void (*transpose)(const Grid& in, float* out, ptrdiff_t out_stride);
     void (*gelu)(float* y, size_t count);

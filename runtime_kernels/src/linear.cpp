@@ -10,7 +10,7 @@
 namespace bitvox {
 namespace {
 
-constexpr int kRowsPerThread = 16;         // fewer, and threads share columns instead of rows
+constexpr int kRowsPerThread = 16;          // fewer, and threads share columns instead of rows
 constexpr int64_t kBlockBytes = 512 << 10;  // quantised rows that stay in L2 beside a panel
 constexpr float kSmallest = 0x1p-100f;
 
@@ -18,7 +18,7 @@ struct Plan {
     Layer layer;
     int threads;
     bool split_rows;
-    int block_rows;      // rows that are quantised and multiplied together
+    int block_rows;  // rows that are quantised and multiplied together
     ptrdiff_t stride;
     size_t thread_bytes;
 };
@@ -68,7 +68,8 @@ nbit_status check(const nbit_linear_call& call) {
     if (call.xq && call.x_scale == 0 && call.y) return NBIT_BAD_OPTION;
     if (call.x_zero < -128 || call.x_zero > 127) return NBIT_BAD_OPTION;
     if (call.x && call.x_scale == 0 && call.x_zero != 0) return NBIT_BAD_OPTION;
-    if (call.activation != NBIT_ACTIVATION_NONE && call.activation != NBIT_ACTIVATION_GELU) return NBIT_BAD_OPTION;
+    if (call.activation != NBIT_ACTIVATION_NONE && call.activation != NBIT_ACTIVATION_GELU)
+        return NBIT_BAD_OPTION;
     return NBIT_OK;
 }
 
@@ -79,7 +80,8 @@ nbit_status prepare(const nbit_linear_call* call, Plan* plan) {
     nbit_status status = open_weight(call->weight, call->weight_bytes, &weight, &shape);
     if (status == NBIT_OK) status = check(*call);
     if (status != NBIT_OK) return status;
-    if (weight.taps != 1 || call->x_stride < weight.depth || call->y_stride < weight.outputs) return NBIT_BAD_SHAPE;
+    if (weight.taps != 1 || call->x_stride < weight.depth || call->y_stride < weight.outputs)
+        return NBIT_BAD_SHAPE;
     if (call->sums && weight.groups > 1) return NBIT_BAD_OPTION;
     const Kernels* kernels = find_kernels(call->isa);
     if (!kernels) return NBIT_BAD_ISA;
@@ -87,7 +89,8 @@ nbit_status prepare(const nbit_linear_call* call, Plan* plan) {
     return NBIT_OK;
 }
 
-// Fills one row of q and its scale, with zeros up to the next block of k; NaN and infinity are told by the scale.
+// Fills one row of q and its scale, with zeros up to the next block of k; NaN and infinity are told by the
+// scale.
 void quantise_row(const nbit_linear_call& call, const Plan& plan, int64_t row, int8_t* q, float* scale) {
     const size_t depth = plan.layer.weight.depth;
     const Kernels& kernels = *plan.layer.kernels;
@@ -113,7 +116,8 @@ void quantise_rows(const nbit_linear_call& call, const Plan& plan, int64_t first
         int8_t* q = b.x + r * plan.stride;
         quantise_row(call, plan, first + r, q, b.x_scales + r);
         for (int g = 0; g < w.groups; ++g) {
-            b.x_offsets[r * w.groups + g] = factor * plan.layer.kernels->sum(q + g * group_depth, group_depth);
+            b.x_offsets[r * w.groups + g] =
+                factor * plan.layer.kernels->sum(q + g * group_depth, group_depth);
         }
     }
 }
@@ -190,7 +194,8 @@ nbit_status nbit_linear(const nbit_linear_call* call) {
     Plan plan;
     const nbit_status status = prepare(call, &plan);
     if (status != NBIT_OK) return status;
-    if (!call->workspace || reinterpret_cast<uintptr_t>(call->workspace) % NBIT_ALIGNMENT) return NBIT_BAD_POINTER;
+    if (!call->workspace || reinterpret_cast<uintptr_t>(call->workspace) % NBIT_ALIGNMENT)
+        return NBIT_BAD_POINTER;
     if (call->workspace_bytes < plan.thread_bytes * plan.threads) return NBIT_BAD_SIZE;
     Job job{call, &plan};
     run_tasks(call->pool, plan.threads, run_thread, &job);

@@ -17,7 +17,8 @@ struct Neon {
     using Floats = float32x4_t;
     static constexpr int kVectors = 4;
     static constexpr int kBytes = 16;
-    // Operands are signed. Codes up to 7 bits are valid as they are; 8 bits lose 128, which is to flip the top bit.
+    // Operands are signed. Codes up to 7 bits are valid as they are; 8 bits lose 128, which is to flip the
+    // top bit.
     static int code_bias(int bits) { return bits == 8 ? 128 : 0; }
 
     template <int bits>
@@ -55,7 +56,9 @@ struct Neon {
     static BITVOX_INLINE int32x4_t add(int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }
     static BITVOX_INLINE int32x4_t multiply(int32x4_t a, int32x4_t b) { return vmulq_s32(a, b); }
     static BITVOX_INLINE float32x4_t multiply(float32x4_t a, float32x4_t b) { return vmulq_f32(a, b); }
-    static BITVOX_INLINE float32x4_t fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
+    static BITVOX_INLINE float32x4_t fma(float32x4_t a, float32x4_t b, float32x4_t c) {
+        return vfmaq_f32(c, a, b);
+    }
     static BITVOX_INLINE float32x4_t to_float(int32x4_t v) { return vcvtq_f32_s32(v); }
 };
 

@@ -10,7 +10,8 @@ namespace {
 
 nbit_status check_shape(const nbit_shape& s) {
     if (s.bits < 2 || s.bits > 8) return NBIT_BAD_BITS;
-    if (s.outputs < 1 || s.outputs > kMaxOutputs || s.depth < 1 || s.depth > NBIT_MAX_DEPTH) return NBIT_BAD_SHAPE;
+    if (s.outputs < 1 || s.outputs > kMaxOutputs || s.depth < 1 || s.depth > NBIT_MAX_DEPTH)
+        return NBIT_BAD_SHAPE;
     if (s.taps < 1 || s.depth % s.taps != 0) return NBIT_BAD_SHAPE;
     if (s.group != 0 && s.group != 32 && s.group != 64 && s.group != 128) return NBIT_BAD_GROUP;
     if (s.group != 0 && (s.depth % s.group != 0 || s.taps != 1)) return NBIT_BAD_GROUP;
@@ -102,7 +103,8 @@ nbit_status store_codes(const Weight& w, const Reader& code_at, uint8_t* codes) 
             const int source = k % channels * w.taps + k / channels;  // [channel][tap] to tap first
             const unsigned code = code_at(row + source);
             if (code >> w.bits) return NBIT_BAD_CODE;
-            store_code(column + k / kBlockDepth * step, planes, w.bits, k % kBlockDepth, n % kBlockColumns, code);
+            store_code(column + k / kBlockDepth * step, planes, w.bits, k % kBlockDepth, n % kBlockColumns,
+                       code);
         }
     }
     return NBIT_OK;
@@ -113,7 +115,8 @@ void store_scales(const Weight& w, const float* scales, const uint8_t* zeros, ui
     uint8_t* zero_cells = w.has_zeros ? base + (w.zeros - w.codes) : nullptr;
     for (int n = 0; n < w.outputs; ++n) {
         for (int g = 0; g < w.groups; ++g) {
-            const size_t cell = (size_t(n / kBlockColumns) * w.groups + g) * kBlockColumns + n % kBlockColumns;
+            const size_t cell =
+                (size_t(n / kBlockColumns) * w.groups + g) * kBlockColumns + n % kBlockColumns;
             const float scale = scales[size_t(n) * w.groups + g];
             const uint16_t half = half_from_float(scale);
             if (w.scale_type == NBIT_SCALE_F16) std::memcpy(scale_cells + cell * 2, &half, 2);
@@ -186,15 +189,16 @@ nbit_status nbit_packed_bytes(const nbit_shape* shape, size_t* bytes) {
     return status;
 }
 
-nbit_status nbit_pack(const nbit_shape* shape, const uint8_t* codes, const float* scales, const uint8_t* zeros,
-                      void* packed, size_t packed_bytes) {
+nbit_status nbit_pack(const nbit_shape* shape, const uint8_t* codes, const float* scales,
+                      const uint8_t* zeros, void* packed, size_t packed_bytes) {
     if (!shape || !codes) return NBIT_BAD_POINTER;
     const nbit_status status = check_shape(*shape);
     return status != NBIT_OK ? status : pack(*shape, Bytes{codes}, scales, zeros, packed, packed_bytes);
 }
 
 nbit_status nbit_pack_from_planes(const nbit_shape* shape, const uint8_t* planes, size_t plane_bytes,
-                                  const float* scales, const uint8_t* zeros, void* packed, size_t packed_bytes) {
+                                  const float* scales, const uint8_t* zeros, void* packed,
+                                  size_t packed_bytes) {
     if (!shape || !planes) return NBIT_BAD_POINTER;
     const nbit_status status = check_shape(*shape);
     if (status != NBIT_OK) return status;
@@ -214,16 +218,26 @@ nbit_status nbit_inspect(const void* packed, size_t packed_bytes, nbit_shape* sh
 
 const char* nbit_status_text(nbit_status status) {
     switch (status) {
-        case NBIT_OK: return "ok";
-        case NBIT_BAD_BITS: return "bits must be 2..8";
-        case NBIT_BAD_SHAPE: return "a dimension is outside its limits or does not divide as it must";
-        case NBIT_BAD_GROUP: return "group must be 0, 32, 64 or 128, divide the depth, and be 0 for taps > 1";
-        case NBIT_BAD_CODE: return "a code does not fit its width";
-        case NBIT_BAD_POINTER: return "a required pointer is null or not aligned to 64 bytes";
-        case NBIT_BAD_SIZE: return "a buffer has the wrong size";
-        case NBIT_BAD_HEADER: return "the buffer does not hold a packed weight of this version";
-        case NBIT_BAD_ISA: return "this CPU or this build does not have the instruction set";
-        case NBIT_BAD_OPTION: return "an option holds an unknown value";
+        case NBIT_OK:
+            return "ok";
+        case NBIT_BAD_BITS:
+            return "bits must be 2..8";
+        case NBIT_BAD_SHAPE:
+            return "a dimension is outside its limits or does not divide as it must";
+        case NBIT_BAD_GROUP:
+            return "group must be 0, 32, 64 or 128, divide the depth, and be 0 for taps > 1";
+        case NBIT_BAD_CODE:
+            return "a code does not fit its width";
+        case NBIT_BAD_POINTER:
+            return "a required pointer is null or not aligned to 64 bytes";
+        case NBIT_BAD_SIZE:
+            return "a buffer has the wrong size";
+        case NBIT_BAD_HEADER:
+            return "the buffer does not hold a packed weight of this version";
+        case NBIT_BAD_ISA:
+            return "this CPU or this build does not have the instruction set";
+        case NBIT_BAD_OPTION:
+            return "an option holds an unknown value";
     }
     return "unknown status";
 }

@@ -89,7 +89,8 @@ void fill_ones(const Layer& layer, Scratch& s) {
 // Runs one tile and puts what lies before the end column where it belongs.
 class Writer {
   public:
-    Writer(const Layer& layer, int column_block, int blocks, int end_column, Scratch& scratch, const Output& out)
+    Writer(const Layer& layer, int column_block, int blocks, int end_column, Scratch& scratch,
+           const Output& out)
         : layer_(layer),
           blocks_(blocks),
           base_(column_block * kBlockColumns - out.first_column),
@@ -106,7 +107,8 @@ class Writer {
         tile.sums = out_.y ? nullptr : whole_ ? out_.sums + at : reinterpret_cast<int32_t*>(scratch_.y);
         run(tile, layer_.weight.bits, rows, blocks_);
         if (layer_.activation == NBIT_ACTIVATION_GELU && out_.y) {
-            for (int r = 0; r < rows; ++r) layer_.kernels->gelu(tile.y + r * tile.y_stride, columns_of(blocks_));
+            for (int r = 0; r < rows; ++r)
+                layer_.kernels->gelu(tile.y + r * tile.y_stride, columns_of(blocks_));
         }
         if (!whole_) copy(at, rows);
     }
@@ -115,7 +117,8 @@ class Writer {
     void copy(ptrdiff_t at, int rows) {
         char* to = out_.y ? reinterpret_cast<char*>(out_.y) : reinterpret_cast<char*>(out_.sums);
         for (int r = 0; r < rows; ++r) {
-            std::memcpy(to + (at + r * out_.stride) * 4, scratch_.y + r * columns_of(blocks_), size_t(valid_) * 4);
+            std::memcpy(to + (at + r * out_.stride) * 4, scratch_.y + r * columns_of(blocks_),
+                        size_t(valid_) * 4);
         }
     }
 

@@ -23,8 +23,8 @@ struct Scratch {
     int32_t* zeros;
     int32_t* corrections;
     float* bias;
-    float* y;          // one tile, for edges
-    int8_t* ones;      // one row of ones, and what goes with it
+    float* y;      // one tile, for edges
+    int8_t* ones;  // one row of ones, and what goes with it
     int32_t* ones_offsets;
 };
 
@@ -53,7 +53,8 @@ struct Layer {
     int32_t x_zero;
 };
 
-// Where a panel's results go: y, or sums where y is null; (row, column) at row * stride + column - first_column.
+// Where a panel's results go: y, or sums where y is null; (row, column) at row * stride + column -
+// first_column.
 struct Output {
     float* y;
     int32_t* sums;
@@ -62,17 +63,18 @@ struct Output {
 };
 
 Scratch carve_scratch(Carver& carver, const Weight& weight);
-// Bytes between quantised rows of `depth` codes: padded to blocks, and off the powers of two that share a cache set.
+// Bytes between quantised rows of `depth` codes: padded to blocks, and off the powers of two that share a
+// cache set.
 ptrdiff_t row_stride(int depth);
-// From max|x| to the factor that quantises and the scale that undoes it. Factor 0 means: all codes are 0, and the scale is
-// 0 for rows that count as zero, NaN for rows that hold NaN or infinity.
+// From max|x| to the factor that quantises and the scale that undoes it. Factor 0 means: all codes are 0, and
+// the scale is 0 for rows that count as zero, NaN for rows that hold NaN or infinity.
 float dynamic_factor(uint32_t magnitude_bits, float* scale);
 // The value that turns a row's sum into Tile::x_offsets.
 int32_t offset_factor(const Layer& layer);
 // Column blocks that one call of run_panel may take.
 int panel_width(const Layer& layer, int rows, int column_block, int end_block);
 // Writes columns [16 * column_block, + 16 * blocks) of all rows; columns from `end_column` on are left alone.
-void run_panel(const Layer& layer, const Rows& rows, int column_block, int blocks, int end_column, Scratch& scratch,
-               const Output& out);
+void run_panel(const Layer& layer, const Rows& rows, int column_block, int blocks, int end_column,
+               Scratch& scratch, const Output& out);
 
 }  // namespace bitvox

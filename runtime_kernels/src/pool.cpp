@@ -1,4 +1,5 @@
-// A small pool: workers spin briefly for the next call, since layers follow each other within microseconds, then park.
+// A small pool: workers spin briefly for the next call, since layers follow each other within microseconds,
+// then park.
 #include "pool.h"
 
 #include <atomic>

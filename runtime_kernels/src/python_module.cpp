@@ -1,4 +1,5 @@
-// The C API as seen from Python. Shapes, types and messages are checked in api.py; what arrives here is dense.
+// The C API as seen from Python. Shapes, types and messages are checked in api.py; what arrives here is
+// dense.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -79,7 +80,8 @@ class LentPool {
         return instance;
     }
     static Pools& pools() {
-        static Pools* instance = new Pools;  // never destroyed: threads may not be joined while a process exits
+        static Pools* instance =
+            new Pools;  // never destroyed: threads may not be joined while a process exits
         return *instance;
     }
     std::unique_lock<std::mutex> lock_;
@@ -111,28 +113,30 @@ class Packed {
     AlignedBytes memory_;
 };
 
-nbit_shape make_shape(int bits, int outputs, int depth, int group, int taps, bool half_scales, bool has_zeros) {
+nbit_shape make_shape(int bits, int outputs, int depth, int group, int taps, bool half_scales,
+                      bool has_zeros) {
     return {bits, outputs, depth, group, taps, half_scales ? NBIT_SCALE_F16 : NBIT_SCALE_F32, has_zeros};
 }
 
 using Scales = Input<float, 2>;
 using Zeros = std::optional<Input<uint8_t, 2>>;
 
-Packed pack(Input<uint8_t, 2> codes, Scales scales, Zeros zeros, int bits, int group, int taps, bool half_scales) {
-    Packed packed(make_shape(bits, int(codes.shape(0)), int(codes.shape(1)), group, taps, half_scales, bool(zeros)));
-    require(nbit_pack(&packed.shape(), codes.data(), scales.data(), zeros ? zeros->data() : nullptr, packed.data(),
-                      packed.size()));
+Packed pack(Input<uint8_t, 2> codes, Scales scales, Zeros zeros, int bits, int group, int taps,
+            bool half_scales) {
+    Packed packed(
+        make_shape(bits, int(codes.shape(0)), int(codes.shape(1)), group, taps, half_scales, bool(zeros)));
+    require(nbit_pack(&packed.shape(), codes.data(), scales.data(), zeros ? zeros->data() : nullptr,
+                      packed.data(), packed.size()));
     return packed;
 }
 
-Packed pack_from_planes(Input<uint8_t, 1> planes, Scales scales, Zeros zeros, int bits, int outputs, int depth,
-                        int group, int taps, bool half_scales) {
+Packed pack_from_planes(Input<uint8_t, 1> planes, Scales scales, Zeros zeros, int bits, int outputs,
+                        int depth, int group, int taps, bool half_scales) {
     Packed packed(make_shape(bits, outputs, depth, group, taps, half_scales, bool(zeros)));
     require(nbit_pack_from_planes(&packed.shape(), planes.data(), planes.size(), scales.data(),
                                   zeros ? zeros->data() : nullptr, packed.data(), packed.size()));
     return packed;
 }
-
 
 void run_linear(nbit_linear_call& call, int threads) {
     nb::gil_scoped_release release;
@@ -158,10 +162,10 @@ nbit_linear_call start_linear(const Packed& weight, size_t rows) {
 
 using Bias = std::optional<Input<float, 1>>;
 
-Result<float, 2> linear(const Packed& weight, Input<float, 2> x, Bias bias, bool gelu, float x_scale, int x_zero,
-                        int threads) {
-    const size_t shape[] = {x.shape(0), size_t(weight.shape().outputs)};
-    Result<float, 2> y = make_result<float, 2>(shape);
+using Dense = nb::ndarray<nb::numpy, float, nb::ndim<2>, nb::c_contig>;
+
+void linear(const Packed& weight, Input<float, 2> x, Bias bias, bool gelu, float x_scale, int x_zero,
+            int threads, Dense y) {
     nbit_linear_call call = start_linear(weight, x.shape(0));
     call.x = x.data();
     call.x_scale = x_scale;
@@ -170,7 +174,6 @@ Result<float, 2> linear(const Packed& weight, Input<float, 2> x, Bias bias, bool
     call.activation = gelu ? NBIT_ACTIVATION_GELU : NBIT_ACTIVATION_NONE;
     call.y = y.data();
     run_linear(call, threads);
-    return y;
 }
 
 Result<float, 2> linear_int8(const Packed& weight, Input<int8_t, 2> xq, Bias bias, bool gelu, float x_scale,
@@ -199,9 +202,8 @@ Result<int32_t, 2> linear_sums(const Packed& weight, Input<int8_t, 2> xq, int x_
     return sums;
 }
 
-
-Result<float, 3> conv1d(const Packed& weight, Input<float, 3> x, Bias bias, int stride, int padding, int dilation,
-                        int groups, bool gelu, float x_scale, int x_zero, int threads) {
+Result<float, 3> conv1d(const Packed& weight, Input<float, 3> x, Bias bias, int stride, int padding,
+                        int dilation, int groups, bool gelu, float x_scale, int x_zero, int threads) {
     nbit_conv1d_call call{};
     call.weight = weight.data();
     call.weight_bytes = weight.size();
@@ -253,14 +255,15 @@ NB_MODULE(_native, m) {
         .def("__bytes__", [](const Packed& p) { return nb::bytes(p.data(), p.size()); });
     m.def("pack", &pack, nb::arg("codes"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("bits"),
           nb::arg("group"), nb::arg("taps"), nb::arg("half_scales"));
-    m.def("pack_from_planes", &pack_from_planes, nb::arg("planes"), nb::arg("scales"), nb::arg("zeros").none(),
-          nb::arg("bits"), nb::arg("outputs"), nb::arg("depth"), nb::arg("group"), nb::arg("taps"),
-          nb::arg("half_scales"));
+    m.def("pack_from_planes", &pack_from_planes, nb::arg("planes"), nb::arg("scales"),
+          nb::arg("zeros").none(), nb::arg("bits"), nb::arg("outputs"), nb::arg("depth"), nb::arg("group"),
+          nb::arg("taps"), nb::arg("half_scales"));
     m.def("linear", &linear, nb::arg("weight"), nb::arg("x"), nb::arg("bias").none(), nb::arg("gelu"),
-          nb::arg("x_scale"), nb::arg("x_zero"), nb::arg("threads"));
-    m.def("linear_int8", &linear_int8, nb::arg("weight"), nb::arg("xq"), nb::arg("bias").none(), nb::arg("gelu"),
-          nb::arg("x_scale"), nb::arg("x_zero"), nb::arg("threads"));
-    m.def("linear_sums", &linear_sums, nb::arg("weight"), nb::arg("xq"), nb::arg("x_zero"), nb::arg("threads"));
+          nb::arg("x_scale"), nb::arg("x_zero"), nb::arg("threads"), nb::arg("y"));
+    m.def("linear_int8", &linear_int8, nb::arg("weight"), nb::arg("xq"), nb::arg("bias").none(),
+          nb::arg("gelu"), nb::arg("x_scale"), nb::arg("x_zero"), nb::arg("threads"));
+    m.def("linear_sums", &linear_sums, nb::arg("weight"), nb::arg("xq"), nb::arg("x_zero"),
+          nb::arg("threads"));
     m.def("conv1d", &conv1d, nb::arg("weight"), nb::arg("x"), nb::arg("bias").none(), nb::arg("stride"),
           nb::arg("padding"), nb::arg("dilation"), nb::arg("groups"), nb::arg("gelu"), nb::arg("x_scale"),
           nb::arg("x_zero"), nb::arg("threads"));

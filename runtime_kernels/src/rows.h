@@ -62,7 +62,8 @@ BITVOX_INLINE void interleave(const Grid& x, int8_t* q, ptrdiff_t q_stride, Code
             for (int f = 0; f < count; ++f) {
                 const float* at = a + begin + f;
                 words[f] = uint32_t(code(at[0]) & 255) | uint32_t(code(at[x.stride]) & 255) << 8 |
-                           uint32_t(code(at[2 * x.stride]) & 255) << 16 | uint32_t(code(at[3 * x.stride])) << 24;
+                           uint32_t(code(at[2 * x.stride]) & 255) << 16 |
+                           uint32_t(code(at[3 * x.stride])) << 24;
             }
             for (int f = 0; f < count; ++f) std::memcpy(q + (begin + f) * q_stride + c, words + f, 4);
         }
@@ -113,7 +114,8 @@ BITVOX_INLINE float exp_minus(float t) {
     return p * scale;
 }
 
-// x * Phi(x), with the tail of Phi by Abramowitz and Stegun 26.2.17's sibling 7.1.26 (absolute error of erf 1.5e-7).
+// x * Phi(x), with the tail of Phi by Abramowitz and Stegun 26.2.17's sibling 7.1.26 (absolute error of
+// erf 1.5e-7).
 void gelu(float* y, size_t count) {
     for (size_t i = 0; i < count; ++i) {
         const float x = y[i];

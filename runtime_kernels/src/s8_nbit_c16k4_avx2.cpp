@@ -1,8 +1,8 @@
 // Signed 8-bit activations, n-bit codes in 16-column 4-k order, AVX2 without a dot product.
 //
-// vpmaddubsw sums two products into 16 bits and saturates. A code below 2^n times |q| <= 128, twice, T times over, stays
-// below 2^15 for T = 8, 4, 2, 1 at n = 2..4, 5, 6, 7: so T quads are summed in 16 bits before vpmaddwd widens them. Codes
-// of 8 bits would saturate at once; they are widened to 16 bits first.
+// vpmaddubsw sums two products into 16 bits and saturates. A code below 2^n times |q| <= 128, twice, T times
+// over, stays below 2^15 for T = 8, 4, 2, 1 at n = 2..4, 5, 6, 7: so T quads are summed in 16 bits before
+// vpmaddwd widens them. Codes of 8 bits would saturate at once; they are widened to 16 bits first.
 #include "table.h"
 #include "x86_256.h"
 

@@ -7,7 +7,8 @@
 namespace bitvox {
 namespace {
 
-// gcc 12 cannot ask for "avxvnni" by name: leaf 7, subleaf 1, EAX bit 4. That the system saves YMM follows from AVX2.
+// gcc 12 cannot ask for "avxvnni" by name: leaf 7, subleaf 1, EAX bit 4. That the system saves YMM follows
+// from AVX2.
 bool supported() {
     unsigned a, b, c, d;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return false;

@@ -1,7 +1,7 @@
 // Signed 8-bit activations, n-bit codes in 16-column 4-k order, NEON of every 64-bit ARM (Cortex-A53, A72).
 //
-// smull/smlal sum products in 16 bits, addp pairs two vectors still in 16 bits, sadalp widens. Two products of T quads
-// fit while (2^n - 1) * 128 * 2T < 2^15; 8-bit operands need 32 bits before the first addition.
+// smull/smlal sum products in 16 bits, addp pairs two vectors still in 16 bits, sadalp widens. Two products
+// of T quads fit while (2^n - 1) * 128 * 2T < 2^15; 8-bit operands need 32 bits before the first addition.
 #include "neon.h"
 #include "table.h"
 

@@ -1,4 +1,5 @@
-// Signed 8-bit activations, n-bit codes in 16-column 4-k order, NEON with the dot product (Cortex-A55, A76 and later).
+// Signed 8-bit activations, n-bit codes in 16-column 4-k order, NEON with the dot product (Cortex-A55, A76
+// and later).
 #include <sys/auxv.h>
 
 #include "neon_dotprod.h"

@@ -1,7 +1,8 @@
 // Signed 8-bit activations, n-bit codes in 16-column 4-k order, NEON with int8 matrix multiplication (smmla).
 //
-// smmla multiplies 2 rows of 8 k by 2 columns of 8 k. Two neighbouring quads of four columns, zipped as 32-bit words, are
-// its column operands; a pair of rows, 8 bytes from each, is its row operand. Single rows and unpacking are as with sdot.
+// smmla multiplies 2 rows of 8 k by 2 columns of 8 k. Two neighbouring quads of four columns, zipped as
+// 32-bit words, are its column operands; a pair of rows, 8 bytes from each, is its row operand. Single rows
+// and unpacking are as with sdot.
 #include <sys/auxv.h>
 
 #include "neon_dotprod.h"
@@ -20,7 +21,9 @@ struct NeonI8mm : NeonDotprod {
     static constexpr Heights heights(int, bool grouped) { return {0, grouped ? 2 : 1}; }
 };
 
-BITVOX_INLINE int8x16_t row_pair(const int8_t* first, const int8_t* second) { return vcombine_s8(vld1_s8(first), vld1_s8(second)); }
+BITVOX_INLINE int8x16_t row_pair(const int8_t* first, const int8_t* second) {
+    return vcombine_s8(vld1_s8(first), vld1_s8(second));
+}
 
 // Sums [2 rows][2 columns] for `pairs` pairs of rows by four pairs of columns.
 template <int pairs>
@@ -41,7 +44,8 @@ struct Blocks {
             const uint8_t* even = panel + 2 * q * quad_bytes;
             unroll<0, 2>([&](auto half) {
                 const auto first = vreinterpretq_s32_s8(Neon::operand<bits>(vld1q_u8(even + half * 16)));
-                const auto second = vreinterpretq_s32_s8(Neon::operand<bits>(vld1q_u8(even + quad_bytes + half * 16)));
+                const auto second =
+                    vreinterpretq_s32_s8(Neon::operand<bits>(vld1q_u8(even + quad_bytes + half * 16)));
                 const int8x16_t low = vreinterpretq_s8_s32(vzip1q_s32(first, second));
                 const int8x16_t high = vreinterpretq_s8_s32(vzip2q_s32(first, second));
                 unroll<0, pairs>([&](auto r) {

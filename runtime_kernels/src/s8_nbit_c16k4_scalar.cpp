@@ -1,4 +1,5 @@
-// The reference path: the same contract in plain loops, for any CPU, and the yardstick that the others must equal.
+// The reference path: the same contract in plain loops, for any CPU, and the yardstick that the others must
+// equal.
 #include <cmath>
 #include <cstring>
 
@@ -37,7 +38,8 @@ void finish(const Tile& t, int row, int column, int columns, Code code) {
     for (int g = 0; g < groups; ++g) {
         const size_t cell = size_t(g) * columns + column;
         sum = 0;
-        for (int k = g * group_depth; k < (g + 1) * group_depth; ++k) sum += code(k) * t.x[row * t.x_stride + k];
+        for (int k = g * group_depth; k < (g + 1) * group_depth; ++k)
+            sum += code(k) * t.x[row * t.x_stride + k];
         sum += t.x_offsets[row * groups + g] * (t.zeros ? t.zeros[cell] : 1);
         if (t.corrections) sum += t.corrections[cell];
         total = std::fma(float(sum), t.scales[cell], total);

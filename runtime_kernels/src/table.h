@@ -1,7 +1,7 @@
 // Fills the table of one instruction set from the templates: every width, every height, both kinds of scale.
 //
-// The traits V state the sizes of tiles (heights, kTileBlocks, kRowBlocks), what a panel holds (panel_kind) and what unpacking
-// subtracts from every code (code_bias).
+// The traits V state the sizes of tiles (heights, kTileBlocks, kRowBlocks), what a panel holds (panel_kind)
+// and what unpacking subtracts from every code (code_bias).
 #pragma once
 
 #include "rows.h"
@@ -56,7 +56,8 @@ void packed_tile(const Tile& t, int bits, int rows, int blocks) {
 
 template <class V, int bits, int blocks>
 BITVOX_INLINE void run_panel(const Tile& t, int rows) {
-    if (t.group_blocks == t.k_blocks) run_plain<V, bits, V::heights(bits, false).panel, blocks, PanelSource>(t, rows);
+    if (t.group_blocks == t.k_blocks)
+        run_plain<V, bits, V::heights(bits, false).panel, blocks, PanelSource>(t, rows);
     else run_grouped<V, bits, V::heights(bits, true).panel, blocks, PanelSource>(t, rows);
 }
 

@@ -6,8 +6,8 @@
 //   quad<q>               activations 4q..4q+3 of a row, ready for Sum::add<q>
 //   load, store, shift, select, mask, add, multiply, fma, …
 //
-// A packed tile unpacks in registers, multiplies, and leaves the codes in a panel on the way: the unpacking hides
-// behind the multiplications of the first rows, and the rows that follow find plain bytes in L1.
+// A packed tile unpacks in registers, multiplies, and leaves the codes in a panel on the way: the unpacking
+// hides behind the multiplications of the first rows, and the rows that follow find plain bytes in L1.
 #pragma once
 
 #include "kernels.h"
@@ -33,7 +33,8 @@ struct Accumulators {
     }
 };
 
-// The integer sum of (code - zero) * (q - q_zero), from the sum of code * q. `at` counts columns over all groups.
+// The integer sum of (code - zero) * (q - q_zero), from the sum of code * q. `at` counts columns over all
+// groups.
 template <class V>
 BITVOX_INLINE typename V::Ints corrected(const Tile& t, typename V::Ints sum, int32_t offset, size_t at) {
     auto shift = V::broadcast(offset);
@@ -42,7 +43,8 @@ BITVOX_INLINE typename V::Ints corrected(const Tile& t, typename V::Ints sum, in
     return V::add(sum, shift);
 }
 
-// From a finished sum to outputs; this and the next two fix the one order of roundings that all instruction sets share.
+// From a finished sum to outputs; this and the next two fix the one order of roundings that all instruction
+// sets share.
 template <class V>
 BITVOX_INLINE void write_sum(const Tile& t, typename V::Ints raw, int row, int column) {
     const auto sum = corrected<V>(t, raw, t.x_offsets[row], column);
@@ -53,13 +55,15 @@ BITVOX_INLINE void write_sum(const Tile& t, typename V::Ints raw, int row, int c
 }
 
 template <class V>
-BITVOX_INLINE void add_group(const Tile& t, typename V::Ints raw, int32_t offset, size_t at, typename V::Floats& total) {
+BITVOX_INLINE void add_group(const Tile& t, typename V::Ints raw, int32_t offset, size_t at,
+                             typename V::Floats& total) {
     total = V::fma(V::to_float(corrected<V>(t, raw, offset, at)), V::load(t.scales + at), total);
 }
 
 template <class V>
 BITVOX_INLINE void write_total(const Tile& t, typename V::Floats total, int row, int column) {
-    V::store(t.y + row * t.y_stride + column, V::fma(total, V::broadcast(t.x_scales[row]), V::load(t.bias + column)));
+    V::store(t.y + row * t.y_stride + column,
+             V::fma(total, V::broadcast(t.x_scales[row]), V::load(t.bias + column)));
 }
 
 // One k block from packed lines.
@@ -122,7 +126,8 @@ BITVOX_NOINLINE void grouped_tile(const Tile& t) {
     for (int group = 0, k = 0; group < groups; ++group) {
         Accumulators<V, bits, rows, vectors> acc;
         acc.start();
-        for (const int end = k + t.group_blocks; k < end; ++k) Source<V, bits, rows, blocks>::block(t, k, acc);
+        for (const int end = k + t.group_blocks; k < end; ++k)
+            Source<V, bits, rows, blocks>::block(t, k, acc);
         each<rows, vectors>([&](auto r, auto c) {
             const size_t at = (size_t(group) * vectors + c) * columns;
             add_group<V>(t, acc.sum[r][c].finish(), t.x_offsets[r * groups + group], at, total[r][c]);

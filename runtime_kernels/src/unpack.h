@@ -23,7 +23,8 @@ constexpr int bits_below() {
     return below;
 }
 
-// The line that holds plane p of quad q, shifted so that the field sits at its place in the code. Other bits are noise.
+// The line that holds plane p of quad q, shifted so that the field sits at its place in the code. Other bits
+// are noise.
 template <class V, int bits, int p, int q>
 BITVOX_INLINE typename V::Bytes field(const uint8_t* block) {
     constexpr int width = planes_of(bits).width[p];

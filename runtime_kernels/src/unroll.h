@@ -23,12 +23,12 @@ BITVOX_INLINE void unroll(Body&& body) {
     }
 }
 
-// No instruction. Loads through the pointer stay behind this point: without it the compiler pulls those of later quads up
-// through an unrolled loop until registers run out.
+// No instruction. Loads through the pointer stay behind this point: without it the compiler pulls those of
+// later quads up through an unrolled loop until registers run out.
 BITVOX_INLINE void keep_order(const uint8_t*& pointer) { asm volatile("" : "+r"(pointer)); }
 
-// No instruction. The value must exist here: else the compiler saves additions for later, and every addend needs a
-// register meanwhile.
+// No instruction. The value must exist here: else the compiler saves additions for later, and every addend
+// needs a register meanwhile.
 template <class Vector>
 BITVOX_INLINE Vector pinned(Vector value) {
 #if defined(__aarch64__)

@@ -27,7 +27,9 @@ struct Ymm {
         return _mm256_set1_epi32(four);
     }
 
-    static BITVOX_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+    static BITVOX_INLINE __m256i load(const void* p) {
+        return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+    }
     static BITVOX_INLINE __m256 load(const float* p) { return _mm256_loadu_ps(p); }
     static BITVOX_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
     static BITVOX_INLINE void store(float* p, __m256 v) { _mm256_storeu_ps(p, v); }

@@ -65,7 +65,7 @@ def test_strided_and_unaligned_arrays_are_copied() -> None:
 
 def test_an_unknown_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BITVOX_ISA", "mmx")
-    with pytest.raises(ValueError, match="BITVOX_ISA names no path of this CPU; it has .*scalar"):
+    with pytest.raises(ValueError, match=r"BITVOX_ISA names no path of this CPU; it has .*scalar"):
         rk.linear(np.zeros((1, 96), np.float32), packed())
 
 
@@ -97,6 +97,7 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("x_zero_point: 3 without x_scale", lambda: rk.linear(X, packed(), x_zero_point=3)),
     ("x_zero_point: 128; -128..127", lambda: rk.linear(X, packed(), x_scale=1.0, x_zero_point=128)),
     ("x_scale: -1.0", lambda: rk.linear(X, packed(), x_scale=-1.0)),
+    ("out: float32 \\(2, 47\\)", lambda: rk.linear(X, packed(), out=np.zeros((2, 47), np.float32))),
     ("packed from \\(8, 16, 3\\) for conv1d", lambda: rk.linear(X, packed(4, (8, 16, 3)))),
     ("integer sums need one scale", lambda: rk.linear_sums(X.astype(np.int8), packed(4, (48, 96), 32))),
     ("does not match a weight of", lambda: rk.conv1d(SIGNAL, packed(4, (8, 15, 3)))),

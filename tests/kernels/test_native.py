@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from native_build import ARM_COMPILER, build, build_arm, build_sanitized, missing, run
+from native_build import ARM_COMPILER, build_arm, build_native, build_sanitized, missing, run
 
 ARM_CPUS = {"cortex-a53": "neon", "cortex-a76": "neon_dotprod", "max,sve=off": "neon_i8mm"}
 
@@ -17,7 +17,7 @@ def test_sanitizers_find_nothing() -> None:
 
 @pytest.mark.slow
 def test_no_path_reads_or_writes_past_a_buffer() -> None:
-    check = str(build("native"))
+    check = str(build_native())
     for seed in range(4):
         assert "ok:" in run(check, "agree", str(seed))
     assert "ok:" in run(check, "fuzz", "1", "20000")

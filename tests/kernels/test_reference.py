@@ -87,7 +87,7 @@ def test_linear_is_the_float64_result_of_the_same_integers(
 
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 def test_every_group_sum_is_exact(path: str, group_size: int) -> None:
-    """With one scale 1 and the others 0, the output is that group's integer, below 2**24 and so exact in float32."""
+    """With one scale 1 and the others 0, the output is that group's integer, exact in float32 below 2**24."""
     rng = np.random.default_rng(group_size)
     for bits in WIDTHS:
         for rows in (1, 3, 11):

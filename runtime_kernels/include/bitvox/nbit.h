@@ -1,18 +1,21 @@
 /* bitvox/nbit.h: linear and Conv1d layers that compute on packed int2..int8 weights.
  *
- * The caller owns all memory: it asks for a size, hands over a buffer, and keeps it alive. Nothing here allocates or
- * keeps state, with one exception that says so: a pool owns its threads. Every call is safe from any thread as long as
- * no two calls share a workspace, an output, or a pool.
+ * The caller owns all memory: it asks for a size, hands over a buffer, and keeps it alive. Nothing here
+ * allocates or keeps state, with one exception that says so: a pool owns its threads. Every call is safe from
+ * any thread as long as no two calls share a workspace, an output, or a pool.
  *
- * Numbers
- *   weight[n][k] = (code[n][k] - zero) * scale, code in [0, 2^bits), zero and scale per output or per group along k.
- *   Activations are signed 8-bit. Given float activations, a linear quantises every row with scale = max|row| / 127,
- *   round to nearest even; a convolution does so for every run of NBIT_CONV_FRAMES output frames of one batch item
- *   and all its channels. The integer sums are exact and the same on every instruction set; depth is limited so that
- *   they fit in 32 bits.
- *   A row whose largest magnitude is below 2^-100 counts as zero: its outputs are the bias, exactly.
- *   A row that holds a NaN or an infinity gives NaN in all its outputs and touches no other row; in a convolution it is
- *   the run of frames that turns NaN.
+ * Weights: weight[n][k] = (code[n][k] - zero) * scale with code in [0, 2^bits); zero and scale belong to an
+ * output or to a group of codes along k.
+ *
+ * Activations are signed 8-bit. Given floats, a linear quantises every row with scale = max|row| / 127, round
+ * to nearest even; a convolution does so for every run of NBIT_CONV_FRAMES output frames of one batch item,
+ * all channels together.
+ *
+ * Sums are exact integers, the same on every instruction set; depth is limited so that they fit in 32 bits.
+ *
+ * A row whose largest magnitude is below 2^-100 counts as zero: its outputs are the bias, exactly. A row that
+ * holds a NaN or an infinity gives NaN in all its outputs and touches no other row; in a convolution it is
+ * the run of frames that turns NaN. Calibrated activations clip infinities and take NaN as -infinity.
  */
 #ifndef BITVOX_NBIT_H
 #define BITVOX_NBIT_H
@@ -36,28 +39,28 @@ extern "C" {
 
 typedef enum {
     NBIT_OK = 0,
-    NBIT_BAD_BITS,      /* bits is not 2..8 */
-    NBIT_BAD_SHAPE,     /* a dimension is below 1 or above its limit, or does not divide as it must */
-    NBIT_BAD_GROUP,     /* group is not 0, 32, 64 or 128, does not divide depth, or is used with taps > 1 */
-    NBIT_BAD_CODE,      /* a code needs more than `bits` bits */
-    NBIT_BAD_POINTER,   /* a required pointer is null, or a buffer is not aligned to NBIT_ALIGNMENT */
-    NBIT_BAD_SIZE,      /* a buffer is smaller than its query function says, or a plane buffer has another size */
-    NBIT_BAD_HEADER,    /* the buffer does not start with a packed weight of this version */
-    NBIT_BAD_ISA,       /* this CPU or this build does not have the instruction set */
-    NBIT_BAD_OPTION     /* an enum or a flag holds an unknown value */
+    NBIT_BAD_BITS,    /* bits is not 2..8 */
+    NBIT_BAD_SHAPE,   /* a dimension is below 1 or above its limit, or does not divide as it must */
+    NBIT_BAD_GROUP,   /* group is not 0, 32, 64 or 128, does not divide depth, or is used with taps > 1 */
+    NBIT_BAD_CODE,    /* a code needs more than `bits` bits */
+    NBIT_BAD_POINTER, /* a required pointer is null, or a buffer is not aligned to NBIT_ALIGNMENT */
+    NBIT_BAD_SIZE, /* a buffer is smaller than its query function says, or a plane buffer has another size */
+    NBIT_BAD_HEADER, /* the buffer does not start with a packed weight of this version */
+    NBIT_BAD_ISA,    /* this CPU or this build does not have the instruction set */
+    NBIT_BAD_OPTION  /* an enum or a flag holds an unknown value */
 } nbit_status;
 
 NBIT_API const char* nbit_status_text(nbit_status status);
 
-/* ---- Instruction sets ------------------------------------------------------------------------------------------ */
+/* ---- Instruction sets ---- */
 
 /* Paths that this CPU and this build have, best first; returns how many, writes at most `limit` names. */
 NBIT_API int nbit_available_isas(const char** names, int limit);
 
-/* The path in use: the environment variable BITVOX_ISA where set, else the best. NULL where BITVOX_ISA names none. */
+/* The path in use: the environment variable BITVOX_ISA where set, else the best. NULL where it names none. */
 NBIT_API const char* nbit_default_isa(void);
 
-/* ---- Weights --------------------------------------------------------------------------------------------------- */
+/* ---- Weights ---- */
 
 typedef enum { NBIT_SCALE_F32 = 0, NBIT_SCALE_F16 = 1 } nbit_scale_type;
 
@@ -86,38 +89,43 @@ NBIT_API nbit_status nbit_pack_from_planes(const nbit_shape* shape, const uint8_
 /* Reads and checks the header of a packed buffer. */
 NBIT_API nbit_status nbit_inspect(const void* packed, size_t packed_bytes, nbit_shape* shape);
 
-/* ---- Threads --------------------------------------------------------------------------------------------------- */
+/* ---- Threads ---- */
 
 typedef struct nbit_pool nbit_pool;
 
-/* `threads` counts the caller: a pool of 2 starts one thread. Returns NULL for threads < 1 or when none can start. */
+/* `threads` counts the caller: a pool of 2 starts one thread. Returns NULL for threads < 1 or when none can
+ * start. */
 NBIT_API nbit_pool* nbit_pool_create(int threads);
 NBIT_API void nbit_pool_destroy(nbit_pool* pool);
 NBIT_API int nbit_pool_threads(const nbit_pool* pool); /* 1 for NULL */
 
-/* ---- Layers ---------------------------------------------------------------------------------------------------- */
+/* ---- Layers ---- */
 
-typedef enum { NBIT_ACTIVATION_NONE = 0, NBIT_ACTIVATION_GELU = 1 /* erf form, error below 1e-6 */ } nbit_activation;
+typedef enum {
+    NBIT_ACTIVATION_NONE = 0,
+    NBIT_ACTIVATION_GELU = 1 /* erf form, error below 1e-6 */
+} nbit_activation;
 
-/* Exactly one of x and xq is given. Float x with x_scale 0 is quantised row by row; with x_scale > 0 it is calibrated:
- * q = clip(rint(x / x_scale) + x_zero, -128, 127). xq is calibrated already: its value is (xq - x_zero) * x_scale.
- * Exactly one of y and sums is given. sums, for group 0 only, receives the integers sum_k (code - zero) * (q - x_zero). */
+/* Exactly one of x and xq is given. Float x with x_scale 0 is quantised row by row; with x_scale > 0 it is
+ * calibrated: q = clip(rint(x / x_scale) + x_zero, -128, 127). xq is calibrated already: its value is (xq -
+ * x_zero) * x_scale. Exactly one of y and sums is given. sums, for group 0 only, receives the integers sum_k
+ * (code - zero) * (q - x_zero). */
 typedef struct {
     const void* weight;
     size_t weight_bytes;
-    int64_t rows;              /* M */
-    const float* x;            /* [M, K], x_stride elements from row to row */
-    const int8_t* xq;          /* the same shape */
+    int64_t rows;     /* M */
+    const float* x;   /* [M, K], x_stride elements from row to row */
+    const int8_t* xq; /* the same shape */
     int64_t x_stride;
     float x_scale;
-    int32_t x_zero;            /* -128..127; 0 for x_scale 0 */
-    const float* bias;         /* [N] or NULL */
+    int32_t x_zero;    /* -128..127; 0 for x_scale 0 */
+    const float* bias; /* [N] or NULL */
     nbit_activation activation;
-    float* y;                  /* [M, N], y_stride elements from row to row */
-    int32_t* sums;             /* the same shape */
+    float* y;      /* [M, N], y_stride elements from row to row */
+    int32_t* sums; /* the same shape */
     int64_t y_stride;
-    const char* isa;           /* NULL: nbit_default_isa() */
-    nbit_pool* pool;           /* NULL: the calling thread alone */
+    const char* isa; /* NULL: nbit_default_isa() */
+    nbit_pool* pool; /* NULL: the calling thread alone */
     void* workspace;
     size_t workspace_bytes;
 } nbit_linear_call;
@@ -125,19 +133,20 @@ typedef struct {
 NBIT_API nbit_status nbit_linear_workspace(const nbit_linear_call* call, size_t* bytes);
 NBIT_API nbit_status nbit_linear(const nbit_linear_call* call);
 
-/* y[b, n, t] over x[b, c, t]; both dense. weight.depth = channels / groups * taps. A weight packed with taps > 1 reads
- * its windows in place; one packed flat (taps 1 in its shape) with the same depth is gathered window by window. */
+/* y[b, n, t] over x[b, c, t]; both dense. weight.depth = channels / groups * taps. A weight packed with taps
+ * > 1 reads its windows in place; one packed flat (taps 1 in its shape) with the same depth is gathered
+ * window by window. */
 typedef struct {
     const void* weight;
     size_t weight_bytes;
-    const float* x;            /* [batch, channels, frames] */
+    const float* x; /* [batch, channels, frames] */
     int64_t batch, channels, frames;
     int32_t stride, padding, dilation, groups;
-    float x_scale;             /* 0: quantised from the data; else calibrated as in a linear, padded with x_zero */
+    float x_scale; /* 0: quantised from the data; else calibrated as in a linear, padded with x_zero */
     int32_t x_zero;
     const float* bias;
     nbit_activation activation;
-    float* y;                  /* [batch, N, frames_out] */
+    float* y; /* [batch, N, frames_out] */
     const char* isa;
     nbit_pool* pool;
     void* workspace;

@@ -1,7 +1,8 @@
 // Checks that need no Python, so that they run on every CPU, under emulation and under sanitizers:
 //
-//   check agree SEED    every instruction set gives the bytes of the scalar path, all buffers between guard pages
-//   check fuzz SEED N   N damaged headers and calls: each is refused or runs, none touches foreign memory
+//   check agree SEED    every instruction set gives the bytes of the scalar path, all buffers between guard
+//   pages check fuzz SEED N   N damaged headers and calls: each is refused or runs, none touches foreign
+//   memory
 #include <string>
 
 #include "support.h"
@@ -15,8 +16,8 @@ struct LinearCase {
 };
 
 // Runs one linear on one path; results are compared as bytes, so float and integer share the buffer.
-void run_linear(const LinearCase& c, const TestWeight& w, const Guarded& x, const Guarded& bias, const char* isa,
-                nbit_pool* pool, const Guarded& y) {
+void run_linear(const LinearCase& c, const TestWeight& w, const Guarded& x, const Guarded& bias,
+                const char* isa, nbit_pool* pool, const Guarded& y) {
     nbit_linear_call call{};
     call.weight = w.packed.aligned();
     call.weight_bytes = w.packed.bytes();
@@ -54,8 +55,9 @@ void compare_linear(Random& random, const LinearCase& c, nbit_pool* pool) {
         Guarded y(outputs * 4);
         run_linear(c, weight, x, bias, isa, pool, y);
         if (std::memcmp(y.as<char>(), expected.as<char>(), outputs * 4) == 0) continue;
-        std::printf("%s: %d bits, %dx%d, group %d, zeros %d, %d rows, integers %d, calibrated %d\n", isa, c.shape.bits,
-                    c.shape.outputs, c.shape.depth, c.shape.group, c.shape.has_zeros, c.rows, c.integers, c.calibrated);
+        std::printf("%s: %d bits, %dx%d, group %d, zeros %d, %d rows, integers %d, calibrated %d\n", isa,
+                    c.shape.bits, c.shape.outputs, c.shape.depth, c.shape.group, c.shape.has_zeros, c.rows,
+                    c.integers, c.calibrated);
         require(false, "a path differs from the scalar one");
     }
 }
@@ -68,8 +70,8 @@ void agree_linear(Random& random, nbit_pool* pool) {
         for (int rows = 1; rows <= 20; ++rows) {
             for (const int group : groups) {
                 LinearCase c{};
-                c.shape = {bits, widths[random.below(9)], depths[random.below(8)], group, 1, random.below(2),
-                           random.below(2)};
+                c.shape = {bits, widths[random.below(9)], depths[random.below(8)], group,
+                           1,    random.below(2),         random.below(2)};
                 if (group) c.shape.depth = group * (1 + random.below(3));
                 c.rows = rows;
                 c.calibrated = random.below(3) == 0;
@@ -140,8 +142,11 @@ void agree_conv(Random& random, nbit_pool* pool) {
         for (const char* isa : isas()) {
             run_conv(c, weight, x, bias, isa, pool, y);
             if (std::memcmp(y.data(), expected.data(), y.size() * 4) == 0) continue;
-            std::printf("%s: %d bits, %d outputs, %d channels, %d taps, stride %d, padding %d, dilation %d, groups %d\n",
-                        isa, c.shape.bits, c.shape.outputs, c.channels, c.taps, c.stride, c.padding, c.dilation, c.groups);
+            std::printf(
+                "%s: %d bits, %d outputs, %d channels, %d taps, stride %d, padding %d, dilation %d, groups "
+                "%d\n",
+                isa, c.shape.bits, c.shape.outputs, c.channels, c.taps, c.stride, c.padding, c.dilation,
+                c.groups);
             require(false, "a convolution differs from the scalar one");
         }
     }
@@ -149,7 +154,8 @@ void agree_conv(Random& random, nbit_pool* pool) {
 
 // One header with some bytes replaced, in a buffer of its old size.
 void fuzz_header(Random& random) {
-    const nbit_shape shape = {2 + random.below(7), 1 + random.below(40), 32 * (1 + random.below(4)), 0, 1, 0, 0};
+    const nbit_shape shape = {
+        2 + random.below(7), 1 + random.below(40), 32 * (1 + random.below(4)), 0, 1, 0, 0};
     TestWeight weight = random_weight(random, shape);
     uint8_t* header = static_cast<uint8_t*>(weight.packed.aligned());
     for (int i = random.below(4); i >= 0; --i) header[random.below(64)] = uint8_t(random.below(256));
@@ -176,7 +182,7 @@ int any_of(Random& random, int usual) {
 
 // Shapes and calls with wild numbers: packing and running may refuse, never crash.
 void fuzz_calls(Random& random) {
-    nbit_shape shape = {any_of(random, 4),  any_of(random, 20), any_of(random, 96), any_of(random, 32),
+    nbit_shape shape = {any_of(random, 4), any_of(random, 20), any_of(random, 96), any_of(random, 32),
                         any_of(random, 3), any_of(random, 0),  any_of(random, 1)};
     size_t bytes = 0;
     if (nbit_packed_bytes(&shape, &bytes) == NBIT_OK) require(bytes > 64, "a size without codes");

@@ -35,7 +35,8 @@ inline void require(nbit_status status, const char* what) {
     std::exit(1);
 }
 
-// Memory that ends right before a page that cannot be touched, and starts after another; kept 64-byte aligned.
+// Memory that ends right before a page that cannot be touched, and starts after another; kept 64-byte
+// aligned.
 class Guarded {
   public:
     explicit Guarded(size_t bytes) : bytes_(bytes) {
@@ -48,7 +49,10 @@ class Guarded {
         data_ -= reinterpret_cast<uintptr_t>(data_) % 4;
     }
     Guarded(Guarded&& other) noexcept
-        : base_(std::exchange(other.base_, nullptr)), data_(other.data_), mapped_(other.mapped_), bytes_(other.bytes_) {}
+        : base_(std::exchange(other.base_, nullptr)),
+          data_(other.data_),
+          mapped_(other.mapped_),
+          bytes_(other.bytes_) {}
     Guarded(const Guarded&) = delete;
     ~Guarded() {
         if (base_) munmap(base_, mapped_);
@@ -57,7 +61,8 @@ class Guarded {
     T* as() const {
         return reinterpret_cast<T*>(data_);
     }
-    // For packed buffers and workspaces: their sizes are multiples of 32, so at most 32 bytes lie before the guard.
+    // For packed buffers and workspaces: their sizes are multiples of 32, so at most 32 bytes lie before the
+    // guard.
     void* aligned() const { return data_ - reinterpret_cast<uintptr_t>(data_) % NBIT_ALIGNMENT; }
     size_t bytes() const { return bytes_; }
 
@@ -84,8 +89,8 @@ inline TestWeight random_weight(Random& random, const nbit_shape& shape) {
     size_t bytes = 0;
     require(nbit_packed_bytes(&shape, &bytes), "nbit_packed_bytes");
     TestWeight weight{shape, Guarded(bytes)};
-    require(nbit_pack(&shape, codes.as<uint8_t>(), scales.as<float>(), zeros.as<uint8_t>(), weight.packed.aligned(),
-                      bytes),
+    require(nbit_pack(&shape, codes.as<uint8_t>(), scales.as<float>(), zeros.as<uint8_t>(),
+                      weight.packed.aligned(), bytes),
             "nbit_pack");
     return weight;
 }

@@ -1,0 +1,1 @@
+"""Measures bitvox's kernels against the runtimes a user would otherwise pick."""

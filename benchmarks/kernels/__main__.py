@@ -1,0 +1,27 @@
+"""`python -m bitvox.benchmarks.kernels`: measure everything, write the JSON and the table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bitvox.benchmarks.kernels import report, suites
+
+
+def main() -> int:
+    """Run the suites and write `kernels.json` and `kernels.md`."""
+    parser = argparse.ArgumentParser(prog="python -m bitvox.benchmarks.kernels", description=main.__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results"), help="folder of the two files"
+    )
+    parser.add_argument("--seconds", type=float, default=2.5, help="time for each shape, about")
+    arguments = parser.parse_args()
+    results = suites.run_all(arguments.seconds, lambda line: print(line, file=sys.stderr, flush=True))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    report.write(results, arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
