@@ -30,11 +30,14 @@ class Written:
     report: ExportReport
 
 
-def fill_bundle(voice: Voice, plan: QuantPlan, folder: Path, allow_float: bool, progress: Progress) -> Written:
+def fill_bundle(
+    voice: Voice, plan: QuantPlan, folder: Path, allow_float: bool, progress: Progress
+) -> Written:
     """Write, run and check every file of a bundle into an empty `folder`.
 
     Raises:
-        RequestError: A site meant for integers runs in float, or computes something else than the torch model.
+        RequestError: A site meant for integers runs in float, or computes something else than the torch
+            model.
     """
     progress("export", 0, 3)
     packed = lower(voice.model, plan)
@@ -56,9 +59,7 @@ def planned_bytes(voice: Voice, plan: QuantPlan) -> int:
     """
     with tempfile.TemporaryDirectory() as scratch:
         written = write_model(voice.skeleton, lower(voice.model, plan), Path(scratch))
-        kernels = {
-            site.name: _longest_kernel(site, plan.site(site.name)) for site in voice.model.sites
-        }
+        kernels = {site.name: _longest_kernel(site, plan.site(site.name)) for site in voice.model.sites}
         worst = Agreement(clips=9999, seconds=9999.123, word_error_rate=100.123456, identical=0.123456)
         manifest = _describe(voice, plan, written, kernels, worst)
         return sum(path.stat().st_size for path in (written.model, written.data)) + len(

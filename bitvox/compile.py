@@ -23,8 +23,8 @@ from bitvox.voice import Voice, read_voice
 def compile_bundle(request: CompileRequest, progress: Progress = no_progress) -> CompileReport:
     """Write the bundle that `request` asks for.
 
-    Finished steps are kept between runs, so that an interrupted compile resumes; the bundle appears whole or not
-    at all.
+    Finished steps are kept between runs, so that an interrupted compile resumes; the bundle appears whole or
+    not at all.
 
     Raises:
         InputError: The model, the audio, the plan or the output folder cannot be used.
@@ -44,7 +44,8 @@ def make_plan(request: CompileRequest, progress: Progress = no_progress) -> Quan
 def sweep(
     request: CompileRequest, budgets: Sequence[int], progress: Progress = no_progress
 ) -> list[CompileReport]:
-    """One bundle per budget, in folders of `request.out` named by the budget in bytes; the voice is read once."""
+    """One bundle per budget, in folders of `request.out` named by the budget in bytes; the voice is read
+    once."""
     if request.out is None:
         raise InputError("out: none given; name a folder for the bundles with --out")
     requests = [
@@ -91,7 +92,7 @@ def _check_size(folder: Path, budget: int | None) -> None:
     size = sum(path.stat().st_size for path in folder.iterdir())
     if budget is not None and size > budget:
         raise RequestError(
-            f"bundle: {size} bytes, over the budget of {budget} ({format_size(budget)}); the nearest is {size}"
+            f"budget {format_size(budget)}: the bundle takes {size} bytes; the nearest budget is {size}"
         )
 
 

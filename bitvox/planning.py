@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from bitvox.bundling import planned_bytes
-from bitvox.compiler.passes.allocate import AllocateMyQASRPass
+from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
-from bitvox.compiler.passes.plan import QuantPlan, Range
+from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
@@ -17,13 +18,17 @@ from bitvox.compiler.passes.verify import established_facts, verify_plan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.onnx.costs import OnnxCosts
 from bitvox.exporters.onnx.standard import settle
-from bitvox.progress import Progress
+from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest
+from bitvox.sizes import format_size
 from bitvox.store import FileStore
 from bitvox.voice import Voice
 
 # A correction moves the plan by at most a bit or two; what it then misses is a digit in an offset.
 _MOST_CORRECTIONS = 4
+
+# Predictions miss by unpack tables and digits, far less than this.
+_PREDICTION_MARGIN = 65_536
 
 
 def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: Progress) -> QuantPlan:
@@ -58,10 +63,12 @@ def _measured_start(voice: Voice, request: CompileRequest) -> tuple[OnnxCosts, Q
 def _allocate(
     voice: Voice, request: CompileRequest, costs: OnnxCosts, scored: QuantPlan, progress: Progress
 ) -> QuantPlan:
-    """Widths under the budget. Each try is sized by its files; what the prediction missed goes into the next."""
+    """Widths under the budget. Each try is sized by its files; what the prediction missed goes into the
+    next."""
     assert request.budget is not None
     order = "uniform" if request.method == "uniform" else request.order
     allocate = AllocateMyQASRPass(request.budget, order, seed=request.seed)
+    _check_reachable(voice, allocate, costs, scored)
     fitting: QuantPlan | None = None
     for attempt in range(_MOST_CORRECTIONS):
         progress("allocate", attempt, _MOST_CORRECTIONS)
@@ -79,9 +86,25 @@ def _allocate(
     progress("allocate", _MOST_CORRECTIONS, _MOST_CORRECTIONS)
     if fitting is None:
         raise RequestError(
-            f"budget {request.budget} bytes: the nearest bundle that was found takes {sized.total_bytes} bytes"
+            f"budget {format_size(request.budget)}: the nearest bundle takes {sized.total_bytes} bytes"
         )
     return fitting
+
+
+def _check_reachable(voice: Voice, allocate: AllocateMyQASRPass, costs: OnnxCosts, scored: QuantPlan) -> None:
+    """Raise RequestError with the smallest budget that works, where this one does not."""
+    context = _context(voice, costs, no_progress)
+    base = scored.replace(fixed_bytes=costs.fixed)
+    predicted = bytes_at_width(context, base, WIDTHS[0])
+    if allocate.budget > predicted + _PREDICTION_MARGIN:
+        return
+    least = dataclasses.replace(allocate, budget=predicted, order="uniform").run(context, base)
+    smallest = least.total_bytes + _missed(voice, least)
+    if allocate.budget < smallest:
+        raise RequestError(
+            f"budget {format_size(allocate.budget)}: the smallest bundle of this model for this voice takes "
+            f"{smallest} bytes ({format_size(smallest)})"
+        )
 
 
 def _missed(voice: Voice, plan: QuantPlan) -> int:
@@ -91,10 +114,12 @@ def _missed(voice: Voice, plan: QuantPlan) -> int:
 
 
 def _with_placeholder_ranges(plan: QuantPlan) -> QuantPlan:
-    """Every static site with some range of its own, so that the files have their final size before calibration."""
+    """Every static site with some range of its own, so that the files have their final size before
+    calibration."""
     sites = (
         site.replace(
-            input_range=Range(-1.0, round(1 + index / 1e5, 6)), output_range=Range(-1.0, round(2 + index / 1e5, 6))
+            input_range=Range(-1.0, round(1 + index / 1e5, 6)),
+            output_range=Range(-1.0, round(2 + index / 1e5, 6)),
         )
         if site.activations == "static" and site.bits is not None
         else site
@@ -127,13 +152,13 @@ def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
     )
     counted = plan.replace(fixed_bytes=costs.fixed, sites=sites)
     counted = settle(voice.model, counted.replace(fixed_bytes=costs.fixed + _missed(voice, counted)))
-    counted = counted.replace(budget=request.budget or plan.budget or counted.total_bytes)
-    if counted.total_bytes > counted.budget:
+    budget = request.budget or plan.budget or counted.total_bytes
+    if counted.total_bytes > budget:
         raise RequestError(
-            f"plan {request.plan}: takes {counted.total_bytes} bytes, over the budget of {counted.budget}; "
+            f"plan {request.plan}: takes {counted.total_bytes} bytes, over the budget of {budget}; "
             "lower some widths or raise the budget"
         )
-    return counted
+    return counted.replace(budget=budget)
 
 
 def _read_text(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""Finished intermediate results on disk, keyed by what they were made from, so that an interrupted run resumes."""
+"""Finished intermediate results on disk, keyed by what they were made from, so that an interrupted run
+resumes."""
 
 from __future__ import annotations
 

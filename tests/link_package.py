@@ -1,6 +1,6 @@
 """Lay the package out under its import names, as links: type checkers do not see editable installs.
 
-    python tests/link_package.py build/types && mypy build/types/bitvox
+python tests/link_package.py build/types && mypy build/types/bitvox
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from support import write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from bitvox.cli import app
+from support import write_tiny_checkpoint
 
 pytestmark = pytest.mark.tiny
 

@@ -1,7 +1,7 @@
 """Plain attention without a mask, registered with transformers under one name.
 
-The stock eager attention builds an all-true mask from the length and the fused one exports NaN guards; one clip at a
-time needs neither, and the exported graph is smaller and faster without them.
+The stock eager attention builds an all-true mask from the length and the fused one exports NaN guards; one
+clip at a time needs neither, and the exported graph is smaller and faster without them.
 """
 
 from __future__ import annotations

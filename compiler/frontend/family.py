@@ -23,7 +23,8 @@ class Family:
         load: Folder in the hub's layout -> (float32 module, processor); raises InputError.
         wrap: Module as loaded -> module from samples [B, T] to logits [B, frames, vocabulary].
         role: Module path in the wrapped module -> role of the site.
-        activation: (wrapped module, module path) -> the function that alone reads the site's output, if it is known.
+        activation: (wrapped module, module path) -> the function that alone reads the site's output, if
+            it is known.
         share_group: Module path -> name of the group of sites that must share a width.
     """
 

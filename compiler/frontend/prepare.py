@@ -1,4 +1,5 @@
-"""Bring a loaded module into the form that every later room expects: eval mode, plain weights, no gradients."""
+"""Bring a loaded module into the form that every later room expects: eval mode, plain weights, no
+gradients."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ from torch.nn.utils import parametrize
 def prepare(module: torch.nn.Module) -> None:
     """Fold weight norms, drop what only training needs, freeze. Works in place.
 
-    The positional convolution keeps its weight as a direction and a magnitude; quantising either is not quantising
-    the weight, so the product replaces both.
+    The positional convolution keeps its weight as a direction and a magnitude; quantising either is not
+    quantising the weight, so the product replaces both.
     """
     module.eval()
     module.requires_grad_(False)
     for child in module.modules():
         if parametrize.is_parametrized(child):
-            for name in list(child.parametrizations):
+            for name in list(child.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(child, name, leave_parametrized=True)
     for name, child in list(module.named_modules()):
         if isinstance(child, torch.nn.Dropout) and name:

@@ -13,7 +13,8 @@ _VARIANCE_FLOOR = 1e-7
 
 
 class Processor(BaseModel):
-    """Feature normalisation and greedy CTC decoding of one checkpoint (a file boundary: stored in the manifest).
+    """Feature normalisation and greedy CTC decoding of one checkpoint (a file boundary: stored in the
+    manifest).
 
     Attributes:
         sampling_rate: Samples per second that the model was trained on.
@@ -45,7 +46,8 @@ class Processor(BaseModel):
         return (centred / np.sqrt(np.mean(centred**2) + _VARIANCE_FLOOR)).astype(np.float32)
 
     def decode(self, logits: FloatArray) -> str:
-        """Greedy CTC transcript of logits [frames, vocabulary] (Graves et al. 2006: collapse repeats, drop blanks)."""
+        """Greedy CTC transcript of logits [frames, vocabulary] (Graves et al. 2006: collapse repeats, drop
+        blanks)."""
         best = logits.argmax(axis=-1)
         kept = best[np.insert(best[1:] != best[:-1], 0, True)] if best.size else best
         tokens = (self.vocabulary[i] for i in kept if i != self.blank)

@@ -1,7 +1,9 @@
-"""Trace a prepared model with every site as one opaque operator, so that exporters decide how a site is computed.
+"""Trace a prepared model with every site as one opaque operator, so that exporters decide how a site is
+computed.
 
-The traced program holds no site weight: a site is `bitvox::linear_site(x, index, …)` or `bitvox::conv1d_site(x, index,
-…)`, `index` counting `SpeechModel.sites`. Everything else (norms, attention, activations) is traced as it is.
+The traced program holds no site weight: a site is `bitvox::linear_site(x, index, …)` or
+`bitvox::conv1d_site(x, index, …)`, `index` counting `SpeechModel.sites`. Everything else (norms, attention,
+activations) is traced as it is.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ def trace(model: SpeechModel) -> torch.export.ExportedProgram:
                 model.module,
                 (torch.zeros(1, _EXAMPLE_SECONDS * rate),),
                 dynamic_shapes=({1: length},),
-                # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the stride.
+                # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the
+                # stride.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
         except Exception as error:  # torch.export raises many types, each with the reason in its first line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -40,13 +40,14 @@ def _wrap(module: torch.nn.Module) -> torch.nn.Module:
 
 def _load(folder: Path) -> tuple[torch.nn.Module, Processor]:
     disable_progress_bar()  # stderr carries bitvox's own progress
-    module, report = Wav2Vec2ForCTC.from_pretrained(
+    loaded: Any = Wav2Vec2ForCTC.from_pretrained(
         folder,
         dtype=torch.float32,
         attn_implementation=ATTENTION,
         local_files_only=True,
         output_loading_info=True,
     )
+    module, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(f"model '{folder}': the weights lack {missing[0]} ({len(missing)} tensors in all)")
@@ -61,15 +62,16 @@ def _processor(folder: Path, config: Wav2Vec2Config) -> Processor:
     extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    if config.pad_token_id is None or not set(range(config.vocab_size)) <= set(tokens):
+    outputs = int(config.vocab_size or 0)
+    if config.pad_token_id is None or not set(range(outputs)) <= set(tokens):
         raise InputError(
-            f"model '{folder}': the head has {config.vocab_size} outputs, vocab.json names {len(tokens)} tokens"
+            f"model '{folder}': the head has {outputs} outputs, vocab.json names {len(tokens)} tokens"
         )
     special = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
     return Processor(
         sampling_rate=extractor.sampling_rate,
         normalise=extractor.do_normalize,
-        vocabulary=tuple(tokens[i] for i in range(config.vocab_size)),
+        vocabulary=tuple(tokens[i] for i in range(outputs)),
         blank=config.pad_token_id,
         word_delimiter=tokenizer.word_delimiter_token,
         special=tuple(token for token in special if token is not None),

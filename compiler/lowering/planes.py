@@ -7,8 +7,8 @@ covers bits [s, s + w) of every code stores element e in byte e // c at bit (e %
                  \\ width 4 /  width 2  width 1   plane of width 2   byte:  e3 e3 e2 e2 e1 e1 e0 e0
                                                  plane of width 1   byte:  e7 e6 e5 e4 e3 e2 e1 e0
 
-Each plane is padded with zero bits to whole bytes, so a tensor of a multiple of 8 elements takes exactly n bits a
-weight.
+Each plane is padded with zero bits to whole bytes, so a tensor of a multiple of 8 elements takes exactly n
+bits a weight.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def pack_planes(codes: Codes, bits: int) -> npt.NDArray[np.uint8]:
         raise ValueError(f"code {int(flat.max())} does not fit in {bits} bits")
     planes = zip(plane_widths(bits), plane_shifts(bits), strict=True)
     return np.concatenate(
-        [_pack_plane((flat >> shift) & ((1 << width) - 1), width) for width, shift in planes]
+        [
+            _pack_plane((flat >> np.uint8(shift)) & np.uint8((1 << width) - 1), width)
+            for width, shift in planes
+        ]
     )
 
 

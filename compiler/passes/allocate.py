@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from bitvox.compiler.passes.plan import WIDTHS, Accounting, QuantPlan, SitePlan
 from bitvox.compiler.passes.policy import POLICIES
 from bitvox.compiler.passes.verify import Fact
 from bitvox.errors import InputError, RequestError
+from bitvox.sizes import format_size
 
 Order = Literal["ascending", "descending", "shuffled", "min-max", "uniform"]
 
@@ -215,6 +215,6 @@ def _walk(levels: Sequence[int], floors: Sequence[int], ranking: Sequence[int]) 
 def _too_small(budget: int, smallest: int, accounting: Accounting) -> str:
     counted = "" if accounting == "true" else " by the paper's accounting"
     return (
-        f"budget {math.floor(budget / 1e4) / 100:.2f} MB: the smallest bundle of this model is "
-        f"{math.ceil(smallest / 1e4) / 100:.2f} MB ({smallest} bytes){counted}"
+        f"budget {format_size(budget)}: the smallest bundle of this model takes {smallest} bytes "
+        f"({format_size(smallest)}){counted}"
     )

@@ -1,10 +1,11 @@
 """Narrower ranges for integer convolutions: what min-max gives them loses the quiet frames.
 
-A convolutional feature extractor has outputs a hundred times larger in loud frames than in quiet ones, and the layer
-norm after it makes them equal again: a grid of 256 codes over the whole range leaves quiet frames a few codes. Two
-things are free to give up. Below -4, GELU is zero (|GELU(x)| < 1.3e-4 there), so the low end of a range that only a
-GELU reads may stop there. And clipping loud peaks costs less than rounding quiet frames, up to a factor that is
-measured: the divergence of the model's own output distribution, without labels, one forward pass a candidate.
+A convolutional feature extractor has outputs a hundred times larger in loud frames than in quiet ones, and
+the layer norm after it makes them equal again: a grid of 256 codes over the whole range leaves quiet frames a
+few codes. Two things are free to give up. Below -4, GELU is zero (|GELU(x)| < 1.3e-4 there), so the low end
+of a range that only a GELU reads may stop there. And clipping loud peaks costs less than rounding quiet
+frames, up to a factor that is measured: the divergence of the model's own output distribution, without
+labels, one forward pass a candidate.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ _SECONDS = 12
 class FitConvRangesPass:
     """Scales the ranges of static convolutions to where the model's output distribution moves least.
 
-    One factor for all first, from `_FACTORS`, then each site's own, half an octave either way, in execution order.
-    The divergence is KL(full precision || quantised) per frame, averaged, on at most 12 s of the clips.
+    One factor for all first, from `_FACTORS`, then each site's own, half an octave either way, in execution
+    order. The divergence is KL(full precision || quantised) per frame, averaged, on at most 12 s of the
+    clips.
     """
 
     name: ClassVar[str] = "fit-conv-ranges"

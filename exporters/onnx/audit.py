@@ -1,4 +1,5 @@
-"""Which kernel did every site reach? Read from the graph that ONNX Runtime made of the file, not from what was meant."""
+"""Which kernel did every site reach? Read from the graph that ONNX Runtime made of the file, not from what
+was meant."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ _TOY_CHANNELS, _TOY_KERNEL = 64, 2
 class OnnxCosts:
     """Bytes of a bundle for the ONNX target (a `ByteCosts`).
 
-    `fixed` knows the graph alone. `corrected` takes in the rest (manifest, unpack tables) once a bundle of the model
-    has been written.
+    `fixed` knows the graph alone. `corrected` takes in the rest (manifest, unpack tables) once a bundle of
+    the model has been written.
     """
 
     def __init__(self, model: SpeechModel, skeleton: bytes, storage: Storage) -> None:
@@ -75,7 +75,12 @@ def _skeleton_bytes(skeleton: bytes) -> int:
 
 @cache
 def _graph_bytes(
-    linear: bool, has_bias: bool, bits: int | None, granularity: Granularity, mode: Activations, storage: Storage
+    linear: bool,
+    has_bias: bool,
+    bits: int | None,
+    granularity: Granularity,
+    mode: Activations,
+    storage: Storage,
 ) -> int:
     """Bytes that one site adds to the graph beside its tensors, read off a graph that holds nothing else."""
     shape = (_TOY_CHANNELS, _TOY_CHANNELS) if linear else (_TOY_CHANNELS, _TOY_CHANNELS, _TOY_KERNEL)
@@ -110,4 +115,3 @@ def _graph_overhead(packed: PackedSite, plan: SitePlan, storage: Storage) -> int
     del proto.value_info[:]
     tensors = sum(len(initializer.raw_data) for initializer in proto.initializer)
     return proto.ByteSize() - empty - tensors
-

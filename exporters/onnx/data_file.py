@@ -1,16 +1,19 @@
-"""`model.onnx.data`: every large tensor, packed ones behind a header, so that the file can be walked without the graph.
+"""`model.onnx.data`: every large tensor, packed ones behind a header, so that the file can be walked without
+the graph.
 
     [header 64 bytes][planes][scales float16]   for each packed site, in execution order
     [tensor]                                    for each plain tensor (norms, biases, full-precision weights)
 
-ONNX initializers point at the planes and scales; the header is for people, for `verify` and for kernels that map it.
+ONNX initializers point at the planes and scales; the header is for people, for `verify` and for kernels that
+map it.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +67,7 @@ class DataWriter:
             array = tensor.numpy()
             value.const_value = self._external(value.name, array, tensor.dtype, array.shape)
 
-    def _append(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    def _append(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         return self._register(self._external(name, array, ir.DataType.from_numpy(array.dtype), array.shape))
 
     def _register(self, tensor: ir.ExternalTensor) -> ir.Value:
@@ -75,7 +78,7 @@ class DataWriter:
         return value
 
     def _external(
-        self, name: str, array: npt.NDArray[np.generic], dtype: ir.DataType, shape: tuple[int, ...]
+        self, name: str, array: npt.NDArray[Any], dtype: ir.DataType, shape: tuple[int, ...]
     ) -> ir.ExternalTensor:
         offset = self._stream.tell()
         self._stream.write(np.ascontiguousarray(array).tobytes())
@@ -84,7 +87,7 @@ class DataWriter:
         )
 
 
-def _header(weight: PackedTensor, planes: list[npt.NDArray[np.generic]]) -> PackedHeader:
+def _header(weight: PackedTensor, planes: Sequence[npt.NDArray[Any]]) -> PackedHeader:
     crc = 0
     for part in (*planes, weight.scale):
         crc = zlib.crc32(np.ascontiguousarray(part).tobytes(), crc)

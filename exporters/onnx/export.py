@@ -35,7 +35,8 @@ def prove(
     """Run the written files on one real clip of samples [T] and check every site.
 
     Raises:
-        RequestError: A site meant for integers runs in float (unless allowed), or differs from the torch model.
+        RequestError: A site meant for integers runs in float (unless allowed), or differs from the torch
+            model.
     """
     kernels = kernels_reached(written.model, written.sites)
     in_float = check_kernels(kernels, packed.plan)

@@ -1,13 +1,14 @@
 """How a site is written: one function per (operator, activation mode).
 
-What fuses, and what silently runs as float, was measured on stock ONNX Runtime: a linear site quantises its input and
-leaves its output in float (MatMulIntegerToFloat), a convolution needs an 8-bit output too (QLinearConv), ConvInteger
-is slower than float and never written, and a float site multiplies its scale in, so that the weight folds to float32
-instead of being dequantised on every run.
+What fuses, and what silently runs as float, was measured on stock ONNX Runtime: a linear site quantises its
+input and leaves its output in float (MatMulIntegerToFloat), a convolution needs an 8-bit output too
+(QLinearConv), ConvInteger is slower than float and never written, and a float site multiplies its scale in,
+so that the weight folds to float32 instead of being dequantised on every run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,8 @@ class SiteValues:
     Attributes:
         input: Float tensor that the site reads.
         output: Float tensor that it hands on.
-        weight: Tensor that its multiplying node reads as the weight; the runtime keeps the name when it folds what
-            leads to it, and moves everything else about (layouts, biases, activations).
+        weight: Tensor that its multiplying node reads as the weight; the runtime keeps the name when it folds
+            what leads to it, and moves everything else about (layouts, biases, activations).
         product: Output of that node; found by it where the runtime lays the weight out anew.
     """
 
@@ -78,13 +79,13 @@ class SiteWriter:
         assert x.name and output.name and factor.name and product.name
         return SiteValues(x.name, output.name, factor.name, product.name)
 
-    # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it, and what that
-    # node computes.
+    # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it, and
+    # what that node computes.
 
     def _static_linear(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> _Written:
         codes = self._transposed(self._codes(weight))
         axis = {"axis": 1} if _per_channel(weight) else {}
-        dequantised = self._writer.op("DequantizeLinear", [codes, self._scale(weight)], **axis)
+        dequantised = self._writer.op("DequantizeLinear", [codes, self._scale(weight)], attributes=axis)
         factors = [self._through_grid(x, plan.input_range), dequantised]
         return codes, self._add_bias(weight, "MatMul", factors, output)
 
@@ -93,14 +94,14 @@ class SiteWriter:
         quantised, scale, zero_point = self._dynamic_grid(x)
         accumulated = self._writer.op("MatMulInteger", [quantised, codes, zero_point])
         factors = [
-            self._writer.op("Cast", [accumulated], to=ir.DataType.FLOAT),
+            self._writer.op("Cast", [accumulated], attributes={"to": ir.DataType.FLOAT}),
             self._writer.op("Mul", [scale, self._scale(weight)]),
         ]
         return codes, self._add_bias(weight, "Mul", factors, output)
 
     def _typed_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> _Written:
         axis = {"axis": 1} if _per_channel(weight) else {}
-        factor = self._writer.op("DequantizeLinear", [weight.planes[0], self._scale(weight)], **axis)
+        factor = self._writer.op("DequantizeLinear", [weight.planes[0], self._scale(weight)], attributes=axis)
         return weight.planes[0], self._add_bias(weight, "MatMul", [x, factor], output)
 
     def _float_linear(self, weight: StoredWeight, x: ir.Value, output: ir.Value) -> _Written:
@@ -112,11 +113,11 @@ class SiteWriter:
         scale = self._scale(weight)
         codes = self._codes(weight)
         axis = {"axis": 0} if _per_channel(weight) else {}
-        dequantised = self._writer.op("DequantizeLinear", [codes, scale], **axis)
+        dequantised = self._writer.op("DequantizeLinear", [codes, scale], attributes=axis)
         inputs = [self._through_grid(x, plan.input_range), dequantised]
         if weight.packed.bias is not None:
             inputs.append(self._integer_bias(weight, plan.input_range, scale))
-        floating = self._writer.op("Conv", inputs, **_geometry(weight.packed))
+        floating = self._writer.op("Conv", inputs, attributes=_geometry(weight.packed))
         quantised = self._writer.op("QuantizeLinear", [floating, *self._grid(plan.output_range)])
         self._writer.op("DequantizeLinear", [quantised, *self._grid(plan.output_range)], output)
         return codes, quantised
@@ -126,12 +127,13 @@ class SiteWriter:
         inputs = [x, floating]
         if weight.packed.bias is not None:
             inputs.append(float_constant(self._writer, weight.packed.bias))
-        return floating, self._writer.op("Conv", inputs, output, **_geometry(weight.packed))
+        return floating, self._writer.op("Conv", inputs, output, attributes=_geometry(weight.packed))
 
     def _add_bias(
         self, weight: StoredWeight, kind: str, factors: list[ir.Value], output: ir.Value
     ) -> ir.Value:
-        """Multiply, then add the bias; a bias that the multiplying node can take in makes a float Gemm of both."""
+        """Multiply, then add the bias; a bias that the multiplying node can take in makes a float Gemm of
+        both."""
         if weight.packed.bias is None:
             return self._writer.op(kind, factors, output)
         product = self._writer.op(kind, factors)
@@ -140,7 +142,7 @@ class SiteWriter:
 
     def _transposed(self, matrix: ir.Value) -> ir.Value:
         """[N, K] as [K, N], the only form in which a weight fuses; folded at load."""
-        return self._writer.op("Transpose", [matrix], perm=[1, 0])
+        return self._writer.op("Transpose", [matrix], attributes={"perm": [1, 0]})
 
     def _integer_bias(self, weight: StoredWeight, input_range: Range, scale: ir.Value) -> ir.Value:
         packed = weight.packed.weight
@@ -149,7 +151,7 @@ class SiteWriter:
         codes = conv_bias_codes(torch.from_numpy(weight.packed.bias), input_range, steps).int().numpy()
         step = self._writer.op("Mul", [scale, self._writer.constant(np.float32(input_range.scale))])
         axis = {"axis": 0} if _per_channel(weight) else {}
-        return self._writer.op("DequantizeLinear", [self._writer.initializer(codes), step], **axis)
+        return self._writer.op("DequantizeLinear", [self._writer.initializer(codes), step], attributes=axis)
 
     def _codes(self, weight: StoredWeight) -> ir.Value:
         assert isinstance(weight.packed.weight, PackedTensor)
@@ -157,15 +159,15 @@ class SiteWriter:
 
     def _scale(self, weight: StoredWeight) -> ir.Value:
         assert weight.scale is not None
-        return self._writer.op("Cast", [weight.scale], to=ir.DataType.FLOAT)
+        return self._writer.op("Cast", [weight.scale], attributes={"to": ir.DataType.FLOAT})
 
     def _float_weight(self, weight: StoredWeight) -> ir.Value:
         packed = weight.packed.weight
         if not isinstance(packed, PackedTensor):
             if packed.dtype == np.float32:
                 return weight.planes[0]
-            return self._writer.op("Cast", [weight.planes[0]], to=ir.DataType.FLOAT)
-        codes = self._writer.op("Cast", [self._codes(weight)], to=ir.DataType.FLOAT)
+            return self._writer.op("Cast", [weight.planes[0]], attributes={"to": ir.DataType.FLOAT})
+        codes = self._writer.op("Cast", [self._codes(weight)], attributes={"to": ir.DataType.FLOAT})
         scale = self._scale(weight)
         if _per_channel(weight):
             column = self._writer.constant(np.array([-1, *[1] * (len(packed.shape) - 1)], np.int64))
@@ -199,7 +201,7 @@ def _per_channel(weight: StoredWeight) -> bool:
     return isinstance(weight.packed.weight, PackedTensor) and weight.packed.weight.granularity == "channel"
 
 
-def _geometry(packed: PackedSite) -> dict[str, int | list[int]]:
+def _geometry(packed: PackedSite) -> dict[str, int | Sequence[int]]:
     geometry = packed.site.conv
     assert geometry is not None
     return {

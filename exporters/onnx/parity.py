@@ -1,7 +1,7 @@
 """Does the written file compute what the quantised torch model computes? Site by site, on real audio.
 
-Each site is given the very input that it had inside ONNX Runtime, so an error is charged to the site that made it and
-does not travel down the network.
+Each site is given the very input that it had inside ONNX Runtime, so an error is charged to the site that
+made it and does not travel down the network.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from bitvox.errors import RequestError
 from bitvox.exporters.onnx.forms import SiteValues
 from bitvox.exporters.onnx.skeleton import INPUT
 
-# Root mean square of the difference over that of the output. Sums in another order differ by 1e-6; a value next to a
-# rounding boundary that falls to the other side moves one code, which leaves 1e-4 over a clip. A wrong kernel, a
-# saturating accumulator or a lost bias leaves far more than 1e-3.
+# Root mean square of the difference over that of the output. Sums in another order differ by 1e-6; a value
+# next to a rounding boundary that falls to the other side moves one code, which leaves 1e-4 over a clip. A
+# wrong kernel, a saturating accumulator or a lost bias leaves far more than 1e-3.
 TOLERANCE = 1e-3
 
 # MatMulNBits rounds activations to 8 bits in blocks of its own, which the torch model does not restate.
@@ -96,7 +96,8 @@ def _run_with_site_values(
 
 @contextmanager
 def _exposed(written: Path, sites: Mapping[str, SiteValues]) -> Iterator[tuple[Path, list[str]]]:
-    """A copy of the graph beside its data file in which the input and output of every site are graph outputs."""
+    """A copy of the graph beside its data file in which the input and output of every site are graph
+    outputs."""
     proto = onnx.load(written, load_external_data=False)
     present = {value.name for value in (*proto.graph.output, *proto.graph.input)}
     names = list(dict.fromkeys(name for at in sites.values() for name in (at.input, at.output)))

@@ -1,4 +1,5 @@
-"""The traced model as ONNX with one placeholder node per site: the graph that every storage form is built from."""
+"""The traced model as ONNX with one placeholder node per site: the graph that every storage form is built
+from."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def load_skeleton(serialised: bytes) -> ir.Model:
 
 
 def _strip(model: ir.Model) -> None:
-    """Drop what only the tracer needed and give every value a short name: graph bytes count against the budget."""
+    """Drop what only the tracer needed and give every value a short name: graph bytes count against the
+    budget."""
     model.doc_string = None
     model.producer_name, model.producer_version = "bitvox", None
     model.metadata_props.clear()
@@ -107,7 +109,8 @@ def _forget(value: ir.Value) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports its own progress on stdout and through loggers; stdout belongs to the user's data."""
+    """The exporter reports its own progress on stdout and through loggers; stdout belongs to the user's
+    data."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

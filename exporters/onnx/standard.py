@@ -1,8 +1,8 @@
 """`--storage standard`: ONNX's own INT2, INT4 and INT8, for tools that read the types.
 
-A width that ONNX lacks is stored in the next wider type, and then is that width: the bits are paid for. Stock ONNX
-Runtime turns INT2 and INT4 weights into MatMulNBits, which rounds activations itself; a convolution has an integer kernel
-for INT8 alone.
+A width that ONNX lacks is stored in the next wider type, and then is that width: the bits are paid for. Stock
+ONNX Runtime turns INT2 and INT4 weights into MatMulNBits, which rounds activations itself; a convolution has
+an integer kernel for INT8 alone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def is_typed(weight: PackedTensor, storage: Storage) -> bool:
 
 
 def typed_bytes(weight: PackedTensor) -> npt.NDArray[np.uint8]:
-    """A weight [N, K] as ONNX stores INT2 or INT4 [K, N]: two's complement, the first element in the lowest bits."""
+    """A weight [N, K] as ONNX stores INT2 or INT4 [K, N]: two's complement, the first element in the lowest
+    bits."""
     mask = np.uint8((1 << weight.bits) - 1)
     return pack_planes(weight.signed_codes().T.astype(np.uint8) & mask, weight.bits)
 

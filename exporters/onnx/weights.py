@@ -1,17 +1,20 @@
-"""Weights and small constants as ONNX initializers: packed planes that unfold to int8, float16 where lossless.
+"""Weights and small constants as ONNX initializers: packed planes that unfold to int8, float16 where
+lossless.
 
-Stock ONNX Runtime has no 3-, 5-, 6- or 7-bit type, but folds constant subgraphs at load. Each plane is a uint8
-initializer; a table of 256 rows maps a byte to the int8 contributions of its codes (shifted into place, the offset taken
-off by the first plane), and the planes add up:
+Stock ONNX Runtime has no 3-, 5-, 6- or 7-bit type, but folds constant subgraphs at load. Each plane is a
+uint8 initializer; a table of 256 rows maps a byte to the int8 contributions of its codes (shifted into place,
+the offset taken off by the first plane), and the planes add up:
 
-    plane -> Cast int32 -> Gather(table[256, 8 / width]) -> Reshape [-1] -> (Slice off the padding) -> Add -> Reshape
+    plane -> Cast int32 -> Gather(table[256, 8 / width]) -> Reshape [-1] -> (Slice off the padding) -> Add ->
+    Reshape
 
 The file keeps n bits a weight; after the fold the session holds int8 and its integer kernels apply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,31 +54,36 @@ class GraphWriter:
         kind: str,
         inputs: Sequence[ir.Value | None],
         output: ir.Value | None = None,
-        **attributes: int | float | Sequence[int],
+        attributes: Mapping[str, int | Sequence[int]] | None = None,
     ) -> ir.Value:
         """Append a node with one output and return it."""
         return self.tape.op(kind, inputs, attributes, output=output or ir.Value(name=self.fresh()))
 
-    def constant(self, array: npt.NDArray[np.generic]) -> ir.Value:
+    def constant(self, array: npt.NDArray[Any] | np.generic) -> ir.Value:
         """A small constant, stored once however often it is asked for."""
+        array = np.asarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = self.initializer(array)
         return self._shared[key]
 
-    def initializer(self, array: npt.NDArray[np.generic]) -> ir.Value:
+    def initializer(self, array: npt.NDArray[Any]) -> ir.Value:
         """An initializer of its own."""
         name = self.fresh()
         tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        shape = ir.Shape(array.shape)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         self._graph.register_initializer(value)
         return value
 
 
 def float_constant(writer: GraphWriter, array: npt.NDArray[np.float32]) -> ir.Value:
-    """A float32 tensor, stored as float16 where that loses nothing (a float16 checkpoint) and cast back at load."""
+    """A float32 tensor, stored as float16 where that loses nothing (a float16 checkpoint) and cast back at
+    load."""
     if is_half(array):
-        return writer.op("Cast", [writer.initializer(array.astype(np.float16))], to=ir.DataType.FLOAT)
+        return writer.op(
+            "Cast", [writer.initializer(array.astype(np.float16))], attributes={"to": ir.DataType.FLOAT}
+        )
     return writer.initializer(array)
 
 
@@ -100,7 +108,7 @@ def int8_weight(writer: GraphWriter, packed: PackedTensor, planes: Sequence[ir.V
 
 def _unfold_plane(writer: GraphWriter, plane: ir.Value, packed: PackedTensor, index: int) -> ir.Value:
     table = writer.constant(unpack_table(packed.bits, index))
-    rows = writer.op("Gather", [table, writer.op("Cast", [plane], to=ir.DataType.INT32)])
+    rows = writer.op("Gather", [table, writer.op("Cast", [plane], attributes={"to": ir.DataType.INT32})])
     flat = writer.op("Reshape", [rows, writer.constant(np.array([-1], np.int64))])
     if packed.count % (8 // plane_widths(packed.bits)[index]) == 0:
         return flat
@@ -118,7 +126,8 @@ def unpack_table(bits: int, plane: int) -> npt.NDArray[np.int8]:
 
 
 def plane_arrays(packed: PackedTensor) -> list[npt.NDArray[np.uint8] | npt.NDArray[np.int8]]:
-    """The stored bytes of each plane; 8-bit codes as the int8 that ONNX has a type for, in the weight's shape."""
+    """The stored bytes of each plane; 8-bit codes as the int8 that ONNX has a type for, in the weight's
+    shape."""
     if packed.bits == 8:
         return [packed.signed_codes()]
     bounds = np.cumsum(plane_sizes(packed.bits, packed.count))[:-1]

@@ -100,7 +100,9 @@ def test_unsupported_architecture_names_the_supported(copy: Path) -> None:
     assert "BertModel is not supported; supported: Wav2Vec2ForCTC" in fails(copy)
 
 
-@pytest.mark.parametrize("name", ["config.json", "vocab.json", "preprocessor_config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "vocab.json", "preprocessor_config.json", "model.safetensors"]
+)
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     assert name in fails(copy)

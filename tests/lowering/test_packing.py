@@ -1,4 +1,5 @@
-"""Packing against its specification: every width, odd sizes, extreme codes, and a header that refuses nonsense."""
+"""Packing against its specification: every width, odd sizes, extreme codes, and a header that refuses
+nonsense."""
 
 from __future__ import annotations
 

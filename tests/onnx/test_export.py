@@ -69,10 +69,14 @@ def test_every_form_agrees(tmp_path: Path, activations: Activations, tier: Tier,
     assert len(report.parity.difference) == len(model.sites)
     dynamic = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
     linear = {report.kernels[s.name] for s in model.sites if s.role == "linear"}
-    assert linear <= {"static": {"MatMulIntegerToFloat"}, "dynamic": dynamic, "float": {"MatMul"}}[activations]
+    assert (
+        linear <= {"static": {"MatMulIntegerToFloat"}, "dynamic": dynamic, "float": {"MatMul"}}[activations]
+    )
 
 
-@pytest.mark.parametrize(("bits", "kernel"), [(2, "MatMulNBits"), (3, "MatMulNBits"), (6, "MatMulIntegerToFloat")])
+@pytest.mark.parametrize(
+    ("bits", "kernel"), [(2, "MatMulNBits"), (3, "MatMulNBits"), (6, "MatMulIntegerToFloat")]
+)
 def test_standard_storage_has_types_that_tools_read(tmp_path: Path, bits: int, kernel: str) -> None:
     model = tiny_model()
     plan = settle(model, plan_at(bits).replace(storage="standard"))
@@ -144,7 +148,8 @@ def test_predicted_differences_are_the_real_ones(tmp_path: Path, activations: Ac
 
 
 def test_a_float_kernel_is_named_and_refused(tmp_path: Path) -> None:
-    """Without an 8-bit output a convolution keeps its small weight and runs in float: what the audit is for."""
+    """Without an 8-bit output a convolution keeps its small weight and runs in float: what the audit is
+    for."""
     model, plan = tiny_model(), plan_at(4)
     written = write(plan, tmp_path)
     proto = onnx.load(written.model, load_external_data=False)
