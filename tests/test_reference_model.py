@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bitvox.benchmarks.reference_model import synthesis, train
-from bitvox.benchmarks.reference_model.data import Clip, Mixture, _read_clip, augment
+from bitvox.benchmarks.reference_model.data import Clip, Mixture, augment, read_clip
 from bitvox.benchmarks.reference_model.evaluate import clustered_rate, rates, transcribe
 from bitvox.benchmarks.reference_model.make_voices import SAMPLE_VOICES, SPELLED, SPLITS, sample_texts
 
@@ -28,7 +28,7 @@ def tone(seconds: float, text: str = "A", speaker: str = "s") -> Clip:
 def voice_clips(name: str) -> list[Clip]:
     folder = ASSETS / "voices" / name
     with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        return [_read_clip(folder / row["path"], row["text"], name) for row in csv.DictReader(file)]
+        return [read_clip(folder / row["path"], row["text"], name) for row in csv.DictReader(file)]
 
 
 def test_texts_repeat_from_a_seed_and_stay_in_the_alphabet() -> None:

@@ -56,10 +56,11 @@ def load_clips(corpus: str, split: str, limit: int | None = None) -> list[Clip]:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     if limit is not None and limit < len(rows):
         rows = [rows[index * len(rows) // limit] for index in range(limit)]
-    return [_read_clip(folder / row["path"], row["text"], row["speaker"]) for row in rows]
+    return [read_clip(folder / row["path"], row["text"], row["speaker"]) for row in rows]
 
 
-def _read_clip(path: Path, text: str, speaker: str) -> Clip:
+def read_clip(path: Path, text: str, speaker: str) -> Clip:
+    """One clip from a mono 16 kHz file."""
     audio, rate = soundfile.read(path, dtype="int16")
     if rate != SAMPLE_RATE or audio.ndim != 1:
         raise ValueError(f"{path}: {rate} Hz, {audio.ndim} dimensions; expected mono at {SAMPLE_RATE} Hz")
@@ -90,8 +91,9 @@ def normalise(audio: Audio) -> Audio:
     return (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)
 
 
-def _as_float(audio: NDArray[np.int16]) -> Audio:
-    return audio.astype(np.float32) / 32768
+def as_float(audio: NDArray[np.int16]) -> Audio:
+    """Samples as float32 in the range -1 to 1."""
+    return np.divide(audio, 32768, dtype=np.float32)
 
 
 @cache
@@ -132,7 +134,7 @@ def augment(audio: NDArray[np.int16], rng: np.random.Generator) -> Audio:
     The length changes with the speed (0.85 to 1.15) and the silence (up to 0.35 s at each end).
     """
     speed = rng.uniform(0.85, 1.15)
-    result = soxr.resample(_as_float(audio), SAMPLE_RATE, SAMPLE_RATE / speed, quality="LQ")
+    result = soxr.resample(as_float(audio), SAMPLE_RATE, SAMPLE_RATE / speed, quality="LQ")
     before, after = (rng.uniform(0, 0.35, 2) ** 2 / 0.35 * SAMPLE_RATE).astype(int)
     result = np.pad(result, (before, after))
     if rng.random() < 0.45:

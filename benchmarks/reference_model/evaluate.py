@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-from .data import Clip, load_clips, normalise
+from .data import Clip, as_float, load_clips, normalise
 
 TEMPLATE = Path(__file__).with_name("card.md")
 SETS = (("an4", "dev"), ("an4", "test"), ("speechocean762", "dev"), ("speechocean762", "test"))
@@ -54,7 +54,7 @@ def transcribe(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, clips: Seque
     texts = []
     with torch.inference_mode():
         for clip in clips:
-            audio = normalise(clip.audio.astype(np.float32) / 32768)
+            audio = normalise(as_float(clip.audio))
             logits = model(torch.from_numpy(audio)[None].to(device)).logits
             texts.append(processor.decode(logits[0].argmax(-1).cpu()).strip())
     return texts

@@ -77,7 +77,8 @@ def rate_factor(settings: Settings, progress: float) -> float:
 
 def build_optimisers(model: torch.nn.Module, head: torch.nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the encoder's matrices, AdamW for everything else; `peak` is each group's highest rate."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -156,7 +157,8 @@ class Trainer:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = build_model(settings.init).to(self.device)
+        self.model = build_model(settings.init)
+        self.model.to(self.device)  # type: ignore[arg-type]  # transformers wraps it without its types
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.processor = Wav2Vec2Processor.from_pretrained(ASSETS)
         self.phoneme_head = torch.nn.Linear(self.model.config.hidden_size, phonemes.size).to(self.device)
@@ -229,7 +231,8 @@ class Trainer:
         self.step += 1
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averaged, current = list(self.average.parameters()), list(self.model.parameters())
+            averaged: list[torch.Tensor] = list(self.average.parameters())
+            current: list[torch.Tensor] = list(self.model.parameters())
             torch._foreach_lerp_(averaged, current, 1 - decay)
         return characters.item(), sounds.item()
 
