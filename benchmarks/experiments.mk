@@ -1,0 +1,15 @@
+# The experiments behind docs/results.md. Each keeps its finished cells: run again, it goes on where it stopped.
+
+.PHONY: experiments-voices experiments-speech experiments-full-size results
+
+experiments-voices: $(READY)
+	$(PY) -m bitvox.benchmarks.experiments.voices
+
+experiments-speech: $(READY)
+	$(PY) -m bitvox.benchmarks.experiments.real_speech
+
+experiments-full-size: $(READY)
+	$(PY) -m bitvox.benchmarks.experiments.full_size
+
+results: experiments-voices experiments-speech experiments-full-size
+	$(PY) -m bitvox.benchmarks.experiments.report

@@ -1,0 +1,69 @@
+"""Where numbers come from: commit, versions, machine; one description for every experiment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from bitvox.benchmarks.experiments.results import REPOSITORY, Provenance
+
+_PACKAGES = ("bitvox", "torch", "transformers", "onnx", "onnxruntime", "onnxscript", "numpy", "jiwer")
+
+
+def provenance(
+    module: str, arguments: Sequence[str], model: str, fingerprint: str, data: dict[str, str]
+) -> Provenance:
+    """What is known of a run that starts now."""
+    words = ["python", "-m", f"bitvox.benchmarks.experiments.{module}", *arguments]
+    return Provenance(
+        command=shlex.join(words),
+        commit=commit(),
+        versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        machine=machine(),
+        model=model,
+        fingerprint=fingerprint,
+        data=data,
+    )
+
+
+def commit() -> str:
+    """The repository's commit; `unknown` outside a checkout."""
+    found = _git("rev-parse", "--short=12", "HEAD")
+    if not found:
+        return "unknown"
+    # Results and the page made of them are what a run changes; they never change a number.
+    changed = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs"
+    )
+    return f"{found}+changes" if changed else found
+
+
+def machine() -> dict[str, str]:
+    """CPU model and cores; the load says how much else ran when the experiment began."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return {
+        "cpu": name[1] if name else platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
