@@ -19,7 +19,7 @@ from bitvox.errors import InputError
 
 REFERENCE_MODELS = ("reference-ctc",)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def load_model(name: str | Path) -> SpeechModel:

@@ -1,0 +1,103 @@
+"""The figures in README.md, written between their markers from the results files: no number is typed.
+
+python -m bitvox.benchmarks.experiments.readme
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from bitvox.benchmarks.demo import HEADER, Row, cells
+from bitvox.benchmarks.experiments.full_size import FullSizeDocument
+from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
+from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, write_text
+from bitvox.benchmarks.experiments.tables import count, percent, points, table
+
+RESULTS = REPOSITORY / "benchmarks" / "results"
+README = REPOSITORY / "README.md"
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """The text with every block between `<!-- name -->` and `<!-- /name -->` replaced."""
+    for name, block in blocks.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = pattern.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
+    return text
+
+
+def blocks(results: Path) -> dict[str, str]:
+    """The blocks that the results files can fill."""
+    found = {}
+    if (results / "demo.json").exists():
+        found["demo"] = _demo(json.loads((results / "demo.json").read_text(encoding="utf-8")))
+    parts = []
+    if (results / "real_speech.json").exists():
+        parts.append(_speech(read_document(results / "real_speech.json", SpeechDocument)))
+    if (results / "full_size.json").exists():
+        parts.append(_full_size(read_document(results / "full_size.json", FullSizeDocument)))
+    if parts:
+        found["results"] = "\n\n".join(parts)
+    return found
+
+
+def _demo(record: dict[str, object]) -> str:
+    rows = [Row(**{**row, "ratio": tuple(row["ratio"])}) for row in record["rows"]]  # type: ignore[attr-defined]
+    machine = record["machine"]
+    assert isinstance(machine, dict)
+    return (
+        f"{table(HEADER, [cells(row) for row in rows])}\n\n"
+        "bits: average width of the quantised weights. WER: on clips kept out of calibration. agreement: "
+        "words of the full-precision transcripts that the bundle writes too. time / fp32: one thread, median "
+        f"of interleaved runs and quartiles, {machine['cpu']}. The voices are synthetic (espeak-ng)."
+    )
+
+
+def _speech(document: SpeechDocument) -> str:
+    rows = [row for row in document.rows if _is_headline(row)]
+    rows.sort(key=lambda row: (-(row.anchor or 99), row.method != "uniform"))
+    names = list(rows[0].scores)
+    headers = ["method", "bytes", "bits"]
+    for name in names:
+        headers += [f"{name} WER %", "− full precision"]
+    lines = [_speech_line(row, names) for row in rows]
+    return (
+        "`reference-ctc` on recordings of people (`make experiments-speech`), 95 % intervals over "
+        f"speakers:\n\n{table(headers, lines)}"
+    )
+
+
+def _is_headline(row: SpeechRow) -> bool:
+    """Full precision, uniform, and myQASR with the options that `compile` has by default."""
+    ours = (row.order, row.calibration, row.tier) == ("ascending", "min-max", "default")
+    return not row.unreachable and (row.method != "myqasr" or ours)
+
+
+def _speech_line(row: SpeechRow, names: list[str]) -> list[str]:
+    line = [row.method, count(row.bytes), f"{row.average_bits:.2f}"]
+    for name in names:
+        score = row.scores[name]
+        line += [percent(score.words.rate), "" if row.anchor is None else points(score.difference)]
+    return line
+
+
+def _full_size(document: FullSizeDocument) -> str:
+    row = document.rows[0]
+    memory = row.compile_peak_memory or 0
+    ratio = f"{row.ratio.median:.2f} [{row.ratio.low:.2f}, {row.ratio.high:.2f}]"
+    return (
+        f"wav2vec2-base's structure, {row.parameters / 1e6:.1f} M random weights "
+        f"(`make experiments-full-size`): {count(row.bytes)} bytes at {row.average_bits:.2f} bits under a "
+        f"budget of {count(row.budget)}, compiled in {row.compile_seconds:.0f} s and {memory / 1e9:.1f} GB; "
+        f"runs in {ratio} of the time of float32 ONNX Runtime on {row.audio_seconds:g} s of audio, 1 thread."
+    )
+
+
+def main() -> None:
+    """Fill README.md."""
+    write_text(README, fill(README.read_text(encoding="utf-8"), blocks(RESULTS)))
+
+
+if __name__ == "__main__":
+    main()
