@@ -41,8 +41,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time every method once per round for at most `seconds`, at least 5 rounds, by CPU time.
 
-    An untimed call precedes every slice, because the method before it has emptied the caches; calls of several
-    milliseconds fill the caches themselves.
+    An untimed call precedes every slice, because the method before it has emptied the caches; calls of
+    several milliseconds fill the caches themselves.
     """
     repeats = {name: _repeats(run) for name, run in methods.items()}
     values: dict[str, list[float]] = {name: [] for name in methods}

@@ -189,10 +189,8 @@ void offsets_by_rows(const Layer& layer, const Rows& rows, int32_t* offsets) {
     const Weight& w = layer.weight;
     const int depth = w.group_blocks * kBlockDepth;
     for (int r = 0; r < rows.count; ++r) {
-        for (int g = 0; g < w.groups; ++g) {
-            const int32_t sum = layer.kernels->sum(rows.x + r * rows.stride + g * depth, depth);
-            offsets[r * w.groups + g] = offset_factor(layer) * sum;
-        }
+        layer.kernels->group_sums(rows.x + r * rows.stride, depth, w.groups, offset_factor(layer),
+                                  offsets + r * w.groups);
     }
 }
 

@@ -1,28 +1,10 @@
-// IEEE half precision in plain integers: scales are few, so no instruction set is asked for it.
+// To IEEE half precision in plain integers: packing asks for no instruction set. rows.h has the way back.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 namespace bitvox {
-
-inline float float_from_half(uint16_t half) {
-    const uint32_t sign = uint32_t(half & 0x8000) << 16;
-    const uint32_t magnitude = half & 0x7fff;
-    uint32_t bits;
-    if (magnitude >= 0x7c00) {
-        bits = sign | 0x7f800000 | (magnitude & 0x3ff) << 13;
-    } else if (magnitude >= 0x0400) {
-        bits = sign | ((magnitude << 13) + (112u << 23));
-    } else {
-        const float value = float(magnitude) * 0x1p-24f;  // subnormal: exact
-        std::memcpy(&bits, &value, 4);
-        bits |= sign;
-    }
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
 
 // Round to nearest even; magnitudes from 65520 become infinity.
 inline uint16_t half_from_float(float value) {

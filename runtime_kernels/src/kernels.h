@@ -7,9 +7,10 @@
 
 namespace bitvox {
 
-constexpr int kMaxRows = 8;        // rows of the tallest tile
-constexpr int kMaxRowBlocks = 4;   // column blocks of the widest tile of one row
-constexpr int kMaxTileBlocks = 2;  // column blocks of the widest tile of more rows, and of a panel
+constexpr int kMaxRows = 8;         // rows of the tallest tile
+constexpr int kMaxRowBlocks = 4;    // column blocks of the widest tile of one row
+constexpr int kMaxPanelBytes = 32;  // per k: 32 columns of one byte or 16 of two
+constexpr int kMaxTileBlocks = 2;   // column blocks of the widest tile of more rows, and of a panel
 
 // One tile: `rows` rows against `blocks` column blocks over all of k.
 struct Tile {
@@ -59,6 +60,8 @@ struct Kernels {
     void (*packed_tile)(const Tile& tile, int bits, int rows, int blocks);
     // Multiplies with such a panel: 1..heights.panel rows.
     void (*panel_tile)(const Tile& tile, int bits, int rows, int blocks);
+    // Bytes per code in a panel.
+    int (*panel_bytes)(int bits);
     // What unpacking subtracts from every code: 0, or 128 where operands are signed and the width is 8.
     int (*code_bias)(int bits);
 
@@ -75,6 +78,10 @@ struct Kernels {
                                        ptrdiff_t q_stride);
     // out[column * out_stride + row] = in[row][column].
     void (*transpose)(const Grid& in, float* out, ptrdiff_t out_stride);
+    // sums[g] = factor * the sum of codes depth * g .. depth * (g + 1) - 1; depth is a multiple of 32.
+    void (*group_sums)(const int8_t* q, int depth, int groups, int32_t factor, int32_t* sums);
+    // `count` runs of 16 finite IEEE halves to runs of floats `stride` apart.
+    void (*widen_halves)(const uint8_t* halves, int count, float* values, ptrdiff_t stride);
     void (*gelu)(float* y, size_t count);
 };
 

@@ -115,10 +115,8 @@ void quantise_rows(const nbit_linear_call& call, const Plan& plan, int64_t first
     for (int r = 0; r < count; ++r) {
         int8_t* q = b.x + r * plan.stride;
         quantise_row(call, plan, first + r, q, b.x_scales + r);
-        for (int g = 0; g < w.groups; ++g) {
-            b.x_offsets[r * w.groups + g] =
-                factor * plan.layer.kernels->sum(q + g * group_depth, group_depth);
-        }
+        int32_t* offsets = b.x_offsets + r * w.groups;
+        plan.layer.kernels->group_sums(q, group_depth, w.groups, factor, offsets);
     }
 }
 

@@ -27,6 +27,19 @@ struct Neon {
         return vreinterpretq_s8_u8(codes);
     }
 
+    // Vector `index` of a panel, which holds bytes.
+    template <int bits>
+    using Panel = Bytes;
+    static constexpr int panel_bytes(int) { return 1; }
+    template <int bits>
+    static BITVOX_INLINE void store_panel(uint8_t* panel, int index, Bytes codes) {
+        store(panel + index * kBytes, codes);
+    }
+    template <int bits>
+    static BITVOX_INLINE Bytes load_panel(const uint8_t* panel, int index) {
+        return load(panel + index * kBytes);
+    }
+
     static BITVOX_INLINE uint8x16_t load(const uint8_t* p) { return vld1q_u8(p); }
     static BITVOX_INLINE int32x4_t load(const int32_t* p) { return vld1q_s32(p); }
     static BITVOX_INLINE float32x4_t load(const float* p) { return vld1q_f32(p); }

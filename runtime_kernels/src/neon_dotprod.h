@@ -7,7 +7,7 @@ namespace bitvox {
 namespace {
 
 struct NeonDotprod : Neon {
-    static constexpr int kRowBlocks = 2;
+    static constexpr int kRowBlocks = 1;
     static constexpr int kTileBlocks = 1;
     static constexpr Heights heights(int, bool grouped) { return grouped ? Heights{2, 2} : Heights{4, 4}; }
     static constexpr int panel_kind(int bits) { return bits < 8 ? 7 : 8; }

@@ -2,36 +2,34 @@
 
 #include <cstring>
 
-#include "half.h"
-
 namespace bitvox {
 namespace {
 
 int columns_of(int blocks) { return blocks * kBlockColumns; }
 
-float scale_at(const Weight& w, size_t cell) {
-    if (w.scale_type == NBIT_SCALE_F16) {
-        uint16_t half;
-        std::memcpy(&half, w.scales + cell * 2, 2);
-        return float_from_half(half);
-    }
-    float scale;
-    std::memcpy(&scale, w.scales + cell * 4, 4);
-    return scale;
+// Scales and zeros of a panel, [groups][columns], in the types the tiles work in.
+void widen_scales(const Layer& layer, int column_block, float* scales, ptrdiff_t stride) {
+    const Weight& w = layer.weight;
+    const size_t bytes = kBlockColumns * w.scale_bytes();
+    const uint8_t* from = w.scales + size_t(column_block) * w.groups * bytes;
+    if (w.scale_type == NBIT_SCALE_F16) return layer.kernels->widen_halves(from, w.groups, scales, stride);
+    for (int g = 0; g < w.groups; ++g) std::memcpy(scales + g * stride, from + g * bytes, bytes);
 }
 
-// Scales and zeros of a panel, [groups][columns], in the types the tiles work in.
-void widen_parameters(const Layer& layer, int column_block, int blocks, Scratch& s) {
+void widen_zeros(const Layer& layer, int column_block, int32_t* zeros, ptrdiff_t stride) {
     const Weight& w = layer.weight;
     const int bias = layer.kernels->code_bias(w.bits);
+    const uint8_t* from = w.zeros + size_t(column_block) * w.groups * kBlockColumns;
+    for (int g = 0; g < w.groups; ++g) {
+        for (int c = 0; c < kBlockColumns; ++c) zeros[g * stride + c] = from[g * kBlockColumns + c] - bias;
+    }
+}
+
+void widen_parameters(const Layer& layer, int column_block, int blocks, Scratch& s) {
     for (int b = 0; b < blocks; ++b) {
-        for (int g = 0; g < w.groups; ++g) {
-            const size_t from = (size_t(column_block + b) * w.groups + g) * kBlockColumns;
-            const size_t to = (size_t(g) * blocks + b) * kBlockColumns;
-            for (int c = 0; c < kBlockColumns; ++c) s.scales[to + c] = scale_at(w, from + c);
-            if (!w.zeros) continue;
-            for (int c = 0; c < kBlockColumns; ++c) s.zeros[to + c] = w.zeros[from + c] - bias;
-        }
+        widen_scales(layer, column_block + b, s.scales + b * kBlockColumns, columns_of(blocks));
+        if (!layer.weight.zeros) continue;
+        widen_zeros(layer, column_block + b, s.zeros + b * kBlockColumns, columns_of(blocks));
     }
 }
 
@@ -150,7 +148,7 @@ Scratch carve_scratch(Carver& carver, const Weight& w) {
     const size_t depth = size_t(w.k_blocks) * kBlockDepth;
     const size_t cells = size_t(w.groups) * columns_of(kMaxRowBlocks);
     Scratch s;
-    s.panel = carver.take<uint8_t>(depth * columns_of(kMaxTileBlocks));
+    s.panel = carver.take<uint8_t>(depth * kMaxPanelBytes);
     s.scales = carver.take<float>(cells);
     s.zeros = carver.take<int32_t>(cells);
     s.corrections = carver.take<int32_t>(cells);
@@ -201,7 +199,8 @@ void run_panel(const Layer& layer, const Rows& rows, int column_block, int block
         return write(tile, 0, 1, kernels.packed_tile);
     }
     const int unpacking = first_height(heights, rows.count);
-    tile.panel_step = unpacking < rows.count ? size_t(kBlockDepth) * columns_of(blocks) : 0;
+    const size_t panel_step = size_t(kBlockDepth) * columns_of(blocks) * kernels.panel_bytes(w.bits);
+    tile.panel_step = unpacking < rows.count ? panel_step : 0;
     select_rows(tile, rows, 0, w.groups);
     if (unpacking == 0) kernels.packed_tile(tile, w.bits, 0, blocks);
     else write(tile, 0, unpacking, kernels.packed_tile);

@@ -93,6 +93,33 @@ int32_t sum(const int8_t* q, size_t count) {
     return total;
 }
 
+void group_sums(const int8_t* q, int depth, int groups, int32_t factor, int32_t* sums) {
+    for (int g = 0; g < groups; ++g) {
+        int32_t total = 0;
+        for (int begin = 0; begin < depth; begin += 32) {
+            for (int i = 0; i < 32; ++i) total += q[begin + i];
+        }
+        sums[g] = factor * total;
+        q += depth;
+    }
+}
+
+// By shifting the fields into place and moving the exponent's bias with an exact product.
+void widen_halves(const uint8_t* halves, int count, float* values, ptrdiff_t stride) {
+    for (int group = 0; group < count; ++group) {
+        for (int c = 0; c < 16; ++c) {
+            uint16_t half;
+            std::memcpy(&half, halves + 2 * c, 2);
+            const uint32_t fields = uint32_t(half & 0x7fff) << 13 | uint32_t(half & 0x8000) << 16;
+            float value;
+            std::memcpy(&value, &fields, 4);
+            values[c] = value * 0x1p112f;
+        }
+        halves += 32;
+        values += stride;
+    }
+}
+
 // exp(-t) for t in 0..87 by 2^n * p(f); relative error below 2e-7.
 BITVOX_INLINE float exp_minus(float t) {
     const float scaled = t * -1.44269504f;

@@ -75,23 +75,15 @@ void panel_tile(const Tile& t, int, int rows, int blocks) {
 
 bool supported() { return true; }
 Heights heights(int, bool) { return {0, kMaxRows}; }
+int panel_bytes(int) { return 1; }
 int code_bias(int) { return 0; }
 
-constexpr Kernels kTable = {"scalar",
-                            supported,
-                            1,
-                            1,
-                            heights,
-                            packed_tile,
-                            panel_tile,
-                            code_bias,
-                            magnitude,
-                            quantise,
-                            quantise_calibrated,
-                            sum,
-                            quantise_frames,
-                            quantise_frames_calibrated,
-                            transpose,
+constexpr Kernels kTable = {"scalar",   supported,       1,
+                            1,          heights,         packed_tile,
+                            panel_tile, panel_bytes,     code_bias,
+                            magnitude,  quantise,        quantise_calibrated,
+                            sum,        quantise_frames, quantise_frames_calibrated,
+                            transpose,  group_sums,      widen_halves,
                             gelu};
 
 }  // namespace

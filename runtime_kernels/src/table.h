@@ -77,6 +77,7 @@ constexpr Kernels make_kernels(const char* name, bool (*supported)()) {
             V::heights,
             packed_tile<V>,
             panel_tile<V>,
+            V::panel_bytes,
             V::code_bias,
             magnitude,
             quantise,
@@ -85,6 +86,8 @@ constexpr Kernels make_kernels(const char* name, bool (*supported)()) {
             quantise_frames,
             quantise_frames_calibrated,
             transpose,
+            group_sums,
+            widen_halves,
             gelu};
 }
 

@@ -24,8 +24,8 @@ struct Accumulators {
         unroll<0, rows>([&](auto r) { unroll<0, vectors>([&](auto c) { sum[r][c].start(); }); });
     }
 
-    template <int q>
-    BITVOX_INLINE void add(const typename V::Bytes (&codes)[vectors], const int8_t* x, ptrdiff_t stride) {
+    template <int q, class Codes>
+    BITVOX_INLINE void add(const Codes (&codes)[vectors], const int8_t* x, ptrdiff_t stride) {
         unroll<0, rows>([&](auto r) {
             const auto four = V::template quad<q>(x + r * stride);
             unroll<0, vectors>([&](auto c) { sum[r][c].template add<q>(codes[c], four); });
@@ -57,7 +57,7 @@ BITVOX_INLINE void write_sum(const Tile& t, typename V::Ints raw, int row, int c
 template <class V>
 BITVOX_INLINE void add_group(const Tile& t, typename V::Ints raw, int32_t offset, size_t at,
                              typename V::Floats& total) {
-    total = V::fma(V::to_float(corrected<V>(t, raw, offset, at)), V::load(t.scales + at), total);
+    total = pinned(V::fma(V::to_float(corrected<V>(t, raw, offset, at)), V::load(t.scales + at), total));
 }
 
 template <class V>
@@ -80,7 +80,7 @@ struct PackedSource {
             unroll<0, kVectors>([&](auto c) {
                 constexpr int block_index = c / V::kVectors, part = c % V::kVectors;
                 codes[c] = unpack<V, bits, q>(lines + block_index * bits * kLineBytes + part * V::kBytes);
-                if constexpr (rows != 1) V::store(panel + (q * kVectors + c) * V::kBytes, codes[c]);
+                if constexpr (rows != 1) V::template store_panel<bits>(panel, q * kVectors + c, codes[c]);
             });
             acc.template add<q>(codes, x, t.x_stride);
         });
@@ -95,9 +95,10 @@ struct PanelSource {
         const uint8_t* panel = t.panel + k * t.panel_step;
         const int8_t* x = t.x + k * kBlockDepth;
         unroll<0, kQuads>([&](auto q) {
-            typename V::Bytes codes[kVectors];
+            typename V::template Panel<bits> codes[kVectors];
             keep_order(panel);
-            unroll<0, kVectors>([&](auto c) { codes[c] = V::load(panel + (q * kVectors + c) * V::kBytes); });
+            unroll<0, kVectors>(
+                [&](auto c) { codes[c] = V::template load_panel<bits>(panel, q * kVectors + c); });
             acc.template add<q>(codes, x, t.x_stride);
         });
     }

@@ -34,7 +34,7 @@ BITVOX_INLINE Vector pinned(Vector value) {
 #if defined(__aarch64__)
     asm volatile("" : "+w"(value));
 #else
-    asm volatile("" : "+x"(value));
+    asm volatile("" : "+v"(value));
 #endif
     return value;
 }

@@ -27,6 +27,19 @@ struct Ymm {
         return _mm256_set1_epi32(four);
     }
 
+    // Vector `index` of a panel, which holds bytes.
+    template <int bits>
+    using Panel = Bytes;
+    static constexpr int panel_bytes(int) { return 1; }
+    template <int bits>
+    static BITVOX_INLINE void store_panel(uint8_t* panel, int index, Bytes codes) {
+        store(panel + index * kBytes, codes);
+    }
+    template <int bits>
+    static BITVOX_INLINE Bytes load_panel(const uint8_t* panel, int index) {
+        return load(panel + index * kBytes);
+    }
+
     static BITVOX_INLINE __m256i load(const void* p) {
         return _mm256_loadu_si256(static_cast<const __m256i*>(p));
     }

@@ -7,9 +7,9 @@ namespace bitvox {
 namespace {
 
 struct YmmVnni : Ymm {
-    static constexpr int kRowBlocks = 2;
+    static constexpr int kRowBlocks = 1;
     static constexpr int kTileBlocks = 1;
-    static constexpr Heights heights(int, bool grouped) { return grouped ? Heights{0, 3} : Heights{4, 6}; }
+    static constexpr Heights heights(int, bool grouped) { return grouped ? Heights{0, 2} : Heights{4, 5}; }
     static constexpr int panel_kind(int) { return 8; }
 
     template <int bits>
@@ -19,9 +19,9 @@ struct YmmVnni : Ymm {
         template <int q>
         BITVOX_INLINE void add(__m256i codes, __m256i four) {
 #if defined(__AVXVNNI__)
-            value = _mm256_dpbusd_avx_epi32(value, codes, four);
+            value = pinned(_mm256_dpbusd_avx_epi32(value, codes, four));
 #else
-            value = _mm256_dpbusd_epi32(value, codes, four);
+            value = pinned(_mm256_dpbusd_epi32(value, codes, four));
 #endif
         }
         BITVOX_INLINE __m256i finish() const { return value; }

@@ -24,7 +24,7 @@ struct Zmm {
         BITVOX_INLINE void start() { value = _mm512_setzero_si512(); }
         template <int q>
         BITVOX_INLINE void add(__m512i codes, __m512i four) {
-            value = _mm512_dpbusd_epi32(value, codes, four);
+            value = pinned(_mm512_dpbusd_epi32(value, codes, four));
         }
         BITVOX_INLINE __m512i finish() const { return value; }
     };
@@ -34,6 +34,19 @@ struct Zmm {
         int32_t four;
         std::memcpy(&four, row + 4 * q, 4);
         return _mm512_set1_epi32(four);
+    }
+
+    // Vector `index` of a panel, which holds bytes.
+    template <int bits>
+    using Panel = Bytes;
+    static constexpr int panel_bytes(int) { return 1; }
+    template <int bits>
+    static BITVOX_INLINE void store_panel(uint8_t* panel, int index, Bytes codes) {
+        store(panel + index * kBytes, codes);
+    }
+    template <int bits>
+    static BITVOX_INLINE Bytes load_panel(const uint8_t* panel, int index) {
+        return load(panel + index * kBytes);
     }
 
     static BITVOX_INLINE __m512i load(const void* p) { return _mm512_loadu_si512(p); }
