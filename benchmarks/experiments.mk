@@ -12,4 +12,6 @@ experiments-full-size: $(READY)
 	$(PY) -m bitvox.benchmarks.experiments.full_size
 
 results: experiments-voices experiments-speech experiments-full-size
+	$(PY) -m bitvox.benchmarks.demo --out demo --record benchmarks/results/demo.json
 	$(PY) -m bitvox.benchmarks.experiments.report
+	$(PY) -m bitvox.benchmarks.experiments.readme

@@ -20,8 +20,11 @@ from bitvox.compiler.passes.plan import Activations, Granularity
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
 
 
-def write_tiny_checkpoint(folder: Path, conv_bias: bool = False) -> Path:
-    """Write a random Wav2Vec2ForCTC in the hub's layout, group norm first and post-norm as wav2vec2-base."""
+def write_tiny_checkpoint(folder: Path, conv_bias: bool = False, large: bool = False) -> Path:
+    """Write a random Wav2Vec2ForCTC in the hub's layout.
+
+    Group norm first and post-norm as wav2vec2-base; `large`: layer norms and pre-norm as wav2vec2-large-lv60.
+    """
     torch.manual_seed(0)
     config = Wav2Vec2Config(
         vocab_size=len(VOCABULARY),
@@ -33,6 +36,8 @@ def write_tiny_checkpoint(folder: Path, conv_bias: bool = False) -> Path:
         conv_kernel=(10, 3, 2),
         conv_stride=(5, 4, 4),
         conv_bias=conv_bias,
+        feat_extract_norm="layer" if large else "group",
+        do_stable_layer_norm=large,
         num_feat_extract_layers=3,
         num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2,
@@ -47,11 +52,11 @@ def write_tiny_checkpoint(folder: Path, conv_bias: bool = False) -> Path:
 
 
 @functools.cache
-def tiny_model(conv_bias: bool = False) -> SpeechModel:
+def tiny_model(conv_bias: bool = False, large: bool = False) -> SpeechModel:
     """That checkpoint, loaded; shared between tests, which must not change it."""
     # A test may ask for it first inside inference mode; weights made there could have no gradients.
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
-        return load_model(write_tiny_checkpoint(Path(folder), conv_bias))
+        return load_model(write_tiny_checkpoint(Path(folder), conv_bias, large))
 
 
 @functools.cache

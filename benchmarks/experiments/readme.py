@@ -6,7 +6,6 @@ python -m bitvox.benchmarks.experiments.readme
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from bitvox.benchmarks.demo import HEADER, Row, cells
@@ -22,8 +21,9 @@ README = REPOSITORY / "README.md"
 def fill(text: str, blocks: dict[str, str]) -> str:
     """The text with every block between `<!-- name -->` and `<!-- /name -->` replaced."""
     for name, block in blocks.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = pattern.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
+        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = text.partition(opening)
+        text = f"{before}{opening}{block}\n{closing}{rest.partition(closing)[2]}"
     return text
 
 

@@ -67,11 +67,12 @@ def resolve_checkpoint(name: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.bin", "README.md"]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+        names = HfApi().list_repo_files(hub_id)
+        weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", weights, "README.md"]))
     except Exception as error:  # the hub client has a dozen unrelated types for "not there" and "no network"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(

@@ -18,6 +18,9 @@ from bitvox.compiler.frontend.model import Role
 from bitvox.compiler.frontend.processor import Processor
 from bitvox.errors import InputError
 
+# Many published checkpoints lack it: it replaces masked frames in training.
+_TRAINING_ONLY = {"wav2vec2.masked_spec_embed"}
+
 _ATTENTION_INPUT = re.compile(r"\.(q_proj|k_proj|v_proj)$")
 
 
@@ -48,7 +51,7 @@ def _load(folder: Path) -> tuple[torch.nn.Module, Processor]:
         output_loading_info=True,
     )
     module, report = loaded
-    missing = sorted(report["missing_keys"])
+    missing = sorted(set(report["missing_keys"]) - _TRAINING_ONLY)
     if missing:
         raise InputError(f"model '{folder}': the weights lack {missing[0]} ({len(missing)} tensors in all)")
     return module, _processor(folder, module.config)

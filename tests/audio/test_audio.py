@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -249,3 +250,16 @@ def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "real")
     with pytest.raises(InputError, match="no such"):
         find_audio(tmp_path / "link")
+
+
+def test_reading_agrees_with_librosa(tmp_path: Path) -> None:
+    """An independent reader: channels averaged, 44.1 kHz brought to 16 kHz."""
+    time = np.arange(44100) / 44100
+    stereo = np.stack([0.4 * np.sin(2 * np.pi * 440 * time), 0.2 * np.sin(2 * np.pi * 1000 * time)], axis=1)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, stereo, 44100, subtype="PCM_24")
+    expected, _ = librosa.load(path, sr=16000, mono=True, res_type="polyphase")
+    samples = read_clip(path, 16000).samples
+    assert abs(samples.size - expected.size) <= 1
+    middle = slice(1000, 15000)  # filters of different lengths differ at the edges
+    np.testing.assert_allclose(samples[middle], expected[middle], atol=2e-3)

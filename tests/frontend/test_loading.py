@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from bitvox.compiler.frontend.family import Family
@@ -64,6 +65,25 @@ def test_pytorch_bin_loads_too(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     torch.save(model.state_dict(), copy / "pytorch_model.bin")
     assert load_model(copy).fingerprint == tiny_model().fingerprint
+
+
+def test_a_checkpoint_as_published_loads(copy: Path) -> None:
+    """wav2vec2-base-960h names its weight norm the old way and has no mask embedding."""
+    state = load_file(copy / "model.safetensors")
+    state.pop("wav2vec2.masked_spec_embed")
+    norm = "wav2vec2.encoder.pos_conv_embed.conv"
+    state[f"{norm}.weight_g"] = state.pop(f"{norm}.parametrizations.weight.original0")
+    state[f"{norm}.weight_v"] = state.pop(f"{norm}.parametrizations.weight.original1")
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    samples = noise_clips()[0]
+    np.testing.assert_allclose(load_model(copy).logits(samples), tiny_model().logits(samples), atol=1e-5)
+
+
+def test_weights_that_are_not_there_are_named(copy: Path) -> None:
+    state = load_file(copy / "model.safetensors")
+    state.pop("lm_head.weight")
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    assert "the weights lack lm_head.weight" in fails(copy)
 
 
 def test_decoding_collapses_repeats_and_blanks() -> None:

@@ -14,6 +14,7 @@ from bitvox.compiler.lowering.header import HEADER_BYTES, decode_header
 from bitvox.compiler.lowering.packed import PackedTensor, full_precision, lower
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.calibrate import CalibratePass
+from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import WIDTHS, Activations, QuantPlan, Tier
 from bitvox.compiler.passes.start import start_plan
 from bitvox.errors import RequestError
@@ -87,6 +88,20 @@ def test_standard_storage_has_types_that_tools_read(tmp_path: Path, bits: int, k
     types = {t.data_type for t in onnx.load(written.model, load_external_data=False).graph.initializer}
     wanted = {2: onnx.TensorProto.INT2, 3: onnx.TensorProto.INT4, 6: onnx.TensorProto.INT8}[bits]
     assert wanted in types
+
+
+def test_the_large_structure_goes_the_same_road(tmp_path: Path) -> None:
+    """Layer norms in the extractor, pre-norm encoder: convolutions whose output no GELU reads directly."""
+    model = tiny_model(large=True)
+    assert {site.activation for site in model.sites if site.role == "conv"} == {None}
+    context = PassContext(model, noise_clips(), PackedCosts())
+    plan = FitConvRangesPass().run(
+        context, CalibratePass("min-max").run(context, start_plan(model, PackedCosts(), "onnx"))
+    )
+    packed = lower(model, plan)
+    written = write_model(build_skeleton(model), packed, tmp_path)
+    report = prove(model, packed, written, noise_clips()[0], allow_float=False)
+    assert report.parity.worst[1] < 1e-3
 
 
 def test_full_precision_export_is_the_model_at_any_length(tmp_path: Path) -> None:
