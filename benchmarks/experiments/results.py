@@ -111,7 +111,7 @@ class Document(Schema, Generic[C, S]):
 class Notebook(Generic[C, S]):
     """The rows of one results file while an experiment fills it.
 
-    Rows of an earlier run whose key is not wanted any more (another checkpoint, other options) are dropped.
+    Rows of another checkpoint are dropped at once, rows of other options by `keep`.
     """
 
     def __init__(
@@ -152,9 +152,10 @@ class Notebook(Generic[C, S]):
         if not self.path.exists():
             return ()
         try:
-            return read_document(self.path, self._form).rows
+            found = read_document(self.path, self._form)
         except InputError:
             return ()  # of an older format: everything is measured again
+        return found.rows if found.provenance.fingerprint == self.provenance.fingerprint else ()
 
 
 D = TypeVar("D", bound=BaseModel)
