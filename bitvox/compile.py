@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitvox.bundling import Written, fill_bundle
+from bitvox.compiler.passes.bytes import paper_bytes
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.bundle import Bundle, check_output, write_atomically
@@ -78,6 +79,7 @@ def _compile(request: CompileRequest, voice: Voice, started: float, progress: Pr
         out=request.out,
         bytes=Bundle.open(request.out).bytes,
         budget=plan.budget,
+        paper_bytes=paper_bytes(voice.model, plan),
         average_bits=_average_bits(voice, plan),
         plan=plan,
         kernels=report.kernels,

@@ -68,6 +68,7 @@ class CompileReport:
     Attributes:
         out: Folder of the bundle.
         bytes: Its size, by os.stat of its files; `budget`: the ceiling that it is under.
+        paper_bytes: Its size by the accounting of the paper's figure, for comparison with that alone.
         average_bits: Mean width of the quantised weights.
         plan: The plan that was followed.
         kernels: Kernel of the runtime that each site reached.
@@ -79,6 +80,7 @@ class CompileReport:
     out: Path
     bytes: int
     budget: int | None
+    paper_bytes: int
     average_bits: float
     plan: QuantPlan
     kernels: dict[str, str]

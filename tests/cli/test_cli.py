@@ -137,6 +137,7 @@ class FakeCompiler(types.ModuleType):
             out=request.out or Path(),
             bytes=size,
             budget=10_000,
+            paper_bytes=size,
             average_bits=4.5,
             plan=tone_plan(),
             kernels={"filters": "QLinearConv"},
