@@ -144,4 +144,4 @@ def test_shipped_checkpoint_transcribes_the_sample_voices() -> None:
     processor = Wav2Vec2Processor.from_pretrained(folder)
     clips = voice_clips("nora")[:8]
     result = rates("nora", clips, transcribe(model, processor, clips))
-    assert result.wer.percent < 40
+    assert result.wer.percent < 25
