@@ -43,6 +43,7 @@ STREAM_LAYERS = 48
 
 def run_all(seconds: float, say: Say) -> Results:
     """Every suite, as one JSON document."""
+    torch_peers.use_one_thread()
     limits = Limits()
     results: Results = {
         "machine": _machine(),

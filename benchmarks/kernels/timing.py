@@ -37,7 +37,7 @@ def ratio(slow: Timing, fast: Timing) -> tuple[float, float, float]:
 
 
 def interleaved(
-    methods: dict[str, Run], seconds: float, rounds: int = 40, clock: Clock = time.process_time
+    methods: dict[str, Run], seconds: float, rounds: int = 40, clock: Clock = time.thread_time
 ) -> dict[str, Timing]:
     """Time every method once per round for at most `seconds`, at least 5 rounds, by CPU time.
 

@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 Run = Callable[[], object]
 
 
+def use_one_thread() -> None:
+    """Keep PyTorch and ExecuTorch on the calling thread, whose CPU time is what is measured."""
+    from executorch.extension.pybindings import portable_lib
+
+    torch.set_num_threads(1)
+    portable_lib._unsafe_reset_threadpool(1)
+
+
 def fp32(x: NDArray[np.float32], outputs: int) -> Run:
     """torch.nn.Linear."""
     module = torch.nn.Linear(x.shape[1], outputs, bias=False)
@@ -51,10 +59,8 @@ def xnnpack(kind: str, x: NDArray[np.float32], outputs: int, copy: int = 0) -> R
 
 @cache
 def _load(kind: str, depth: int, outputs: int, copy: int) -> Any:
-    from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
-    portable_lib._unsafe_reset_threadpool(1)
     program = Runtime.get().load_program(_lower(kind, depth, outputs))
     _programs.append(program)
     return program.load_method("forward")

@@ -81,9 +81,34 @@ void quantise_frames_calibrated(const Grid& x, float scale, int32_t zero, int8_t
     interleave(x, q, q_stride, [=](float v) { return calibrated_code(v, scale, zero); });
 }
 
+using Four = float __attribute__((vector_size(16)));
+using Order = int __attribute__((vector_size(16)));
+
+BITVOX_INLINE void transpose_4x4(const float* in, ptrdiff_t in_stride, float* out, ptrdiff_t out_stride) {
+    Four row[4];
+    for (int r = 0; r < 4; ++r) std::memcpy(row + r, in + r * in_stride, 16);
+    const Four low01 = __builtin_shuffle(row[0], row[1], Order{0, 4, 1, 5});
+    const Four low23 = __builtin_shuffle(row[2], row[3], Order{0, 4, 1, 5});
+    const Four high01 = __builtin_shuffle(row[0], row[1], Order{2, 6, 3, 7});
+    const Four high23 = __builtin_shuffle(row[2], row[3], Order{2, 6, 3, 7});
+    const Four column[4] = {__builtin_shuffle(low01, low23, Order{0, 1, 4, 5}),
+                            __builtin_shuffle(low01, low23, Order{2, 3, 6, 7}),
+                            __builtin_shuffle(high01, high23, Order{0, 1, 4, 5}),
+                            __builtin_shuffle(high01, high23, Order{2, 3, 6, 7})};
+    for (int c = 0; c < 4; ++c) std::memcpy(out + c * out_stride, column + c, 16);
+}
+
 void transpose(const Grid& in, float* out, ptrdiff_t out_stride) {
+    const int rows = in.rows / 4 * 4, columns = in.columns / 4 * 4;
+    for (int c = 0; c < columns; c += 4) {
+        for (int r = 0; r < rows; r += 4) {
+            transpose_4x4(in.data + r * in.stride + c, in.stride, out + c * out_stride + r, out_stride);
+        }
+    }
     for (int c = 0; c < in.columns; ++c) {
-        for (int r = 0; r < in.rows; ++r) out[c * out_stride + r] = in.data[r * in.stride + c];
+        for (int r = c < columns ? rows : 0; r < in.rows; ++r) {
+            out[c * out_stride + r] = in.data[r * in.stride + c];
+        }
     }
 }
 

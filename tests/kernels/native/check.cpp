@@ -1,8 +1,8 @@
 // Checks that need no Python, so that they run on every CPU, under emulation and under sanitizers:
 //
-//   check agree SEED    every instruction set gives the bytes of the scalar path, all buffers between guard
-//   pages check fuzz SEED N   N damaged headers and calls: each is refused or runs, none touches foreign
-//   memory
+// - `agree SEED`: every path gives the bytes of the scalar path, with all buffers between guard pages;
+// - `fuzz SEED N`: N damaged headers and calls; each is refused or runs, none touches foreign memory;
+// - `repeat ISA BITS ROWS TIMES`: one 256 x 256 linear so many times, for counting instructions.
 #include <string>
 
 #include "support.h"
@@ -207,10 +207,23 @@ void fuzz_calls(Random& random) {
     if (call.channels * call.frames <= int64_t(x.size()) && frames * 20 <= int64_t(y.size())) run(call);
 }
 
+void repeat(const char* isa, int bits, int rows, int times) {
+    Random random{1};
+    const LinearCase c{{bits, 256, 256, 0, 1, 0, 0}, rows, false, false};
+    const TestWeight weight = random_weight(random, c.shape);
+    Guarded x(size_t(rows) * 256 * 4), bias(256 * 4), y(size_t(rows) * 256 * 4);
+    for (int i = 0; i < rows * 256; ++i) x.as<float>()[i] = random.normal();
+    for (int i = 0; i < times; ++i) run_linear(c, weight, x, bias, isa, nullptr, y);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-    require(argc >= 3, "usage: check agree SEED | check fuzz SEED COUNT");
+    require(argc >= 3, "usage: check agree SEED | check fuzz SEED N | check repeat ISA BITS ROWS TIMES");
+    if (std::string(argv[1]) == "repeat" && argc == 6) {
+        repeat(argv[2], std::atoi(argv[3]), std::atoi(argv[4]), std::atoi(argv[5]));
+        return 0;
+    }
     Random random{uint64_t(std::atoll(argv[2]))};
     if (std::string(argv[1]) == "agree") {
         nbit_pool* pool = nbit_pool_create(2);
