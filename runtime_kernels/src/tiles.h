@@ -91,13 +91,13 @@ struct PackedSource {
     // A single row waits for memory: it reads line after line, which the hardware prefetches.
     static BITVOX_INLINE void in_order(const uint8_t* lines, const int8_t* x,
                                        Accumulators<V, bits, rows, kVectors>& acc) {
-        unroll<0, blocks>([&](auto b) {
-            unroll<0, kQuads>([&](auto q) {
-                keep_order(lines);
-                unroll<0, V::kVectors>([&](auto part) {
-                    const auto codes = unpack<V, bits, q>(lines + b * bits * kLineBytes + part * V::kBytes);
-                    acc.sum[0][b * V::kVectors + part].template add<q>(codes, V::template quad<q>(x));
-                });
+        unroll<0, blocks * kQuads>([&](auto i) {
+            constexpr int b = i / kQuads, q = i % kQuads;
+            keep_order(lines);
+            unroll<0, V::kVectors>([&](auto part) {
+                constexpr int at = b * bits * kLineBytes + part * V::kBytes;
+                constexpr int c = b * V::kVectors + part;
+                acc.sum[0][c].template add<q>(unpack<V, bits, q>(lines + at), V::template quad<q>(x));
             });
         });
     }

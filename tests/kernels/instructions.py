@@ -1,7 +1,7 @@
 """Instructions per call of a 256 x 256 linear, by emulation: a measure that no noise touches.
 
-`python tests/kernels/instructions.py` records them in `instructions.json`, the guard that `test_instructions` holds
-the kernels to.
+`python tests/kernels/instructions.py` records them in `instructions.json`, the guard that `test_instructions`
+holds the kernels to.
 """
 
 from __future__ import annotations
