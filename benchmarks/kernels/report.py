@@ -45,9 +45,9 @@ def page(results: Results) -> str:
         f"Measured limits of one core: {results['vnni_peak_gops']:.0f} GOPS of 8-bit dot products,"
         f" {results['read_bandwidth_gbs']:.1f} GB/s of reading.",
         "",
-        "One thread and CPU time unless a table says otherwise; methods interleaved in one process, each after"
-        " an untimed call. Times are the least over the rounds in microseconds, less what the call costs on a"
-        " tiny layer; ratios are medians over rounds, with quartiles. Quantisation is included.",
+        "One thread and CPU time unless a table says otherwise; methods interleaved in one process, each"
+        " after an untimed call. Times are the least over the rounds in microseconds, less what the call"
+        " costs on a tiny layer; ratios are medians over rounds, with quartiles. Quantisation is included.",
         "",
         "## Goals",
         "",
