@@ -50,7 +50,7 @@ ORDERS: tuple[Order, ...] = ("ascending", "descending")
 WORKERS = 2
 SEED = 0
 
-# Four clips of each of the 105 speakers: all 2100 would take two hours on two cores.
+# Four clips of each of the 105 speakers: all 2100 would take over an hour on two cores.
 _SPEECHOCEAN_CLIPS = 420
 # A quarter is kept to judge agreement with; 32 calibrate.
 _CALIBRATION_CLIPS = 42
