@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bitvox.runtime_kernels import _native
+from bitvox.runtime_kernels import _native  # type: ignore[attr-defined]
 
 Activation = Literal["gelu"] | None
 

@@ -56,7 +56,7 @@ def spills(body: list[Instruction], registers: str, stack: str) -> float:
     return len(moved) / len(loops)
 
 
-TOLERATED = 0.01  # a compiler may park a value or two once per 32 k
+TOLERATED = 0.02  # a compiler may park a value or two outside of the innermost work
 
 
 def tiles(disassembly: str) -> dict[str, list[Instruction]]:
