@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -100,11 +101,11 @@ def qlinear_conv(
         "w": rng.integers(-127, 128, shape).astype(np.int8),
         "ws": rng.uniform(0.01, 0.02, shape[0]).astype(np.float32),
         "wz": np.zeros(shape[0], np.int8),
-        "s": np.float32(0.03),
-        "z": np.uint8(128),
-        "os": np.float32(1.0),
+        "s": np.array(0.03, np.float32),
+        "z": np.array(128, np.uint8),
+        "os": np.array(1.0, np.float32),
     }
-    attributes = {
+    attributes: dict[str, Any] = {
         "strides": [stride],
         "pads": [padding, padding],
         "group": groups,
@@ -128,7 +129,7 @@ def fp32_conv(
 ) -> Run:
     """Conv."""
     w = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    attributes = {
+    attributes: dict[str, Any] = {
         "strides": [stride],
         "pads": [padding, padding],
         "group": groups,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def linear(
 
 
 def conv1d(
-    bits: int, x: NDArray[np.float32], shape: tuple[int, int, int], calibrated: bool = False, **options: int
+    bits: int, x: NDArray[np.float32], shape: tuple[int, int, int], calibrated: bool = False, **options: Any
 ) -> Run:
     """A call of `conv1d` with codes of the given [N, C / groups, k]."""
     packed = weight(bits, shape, None)

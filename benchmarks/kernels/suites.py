@@ -125,7 +125,7 @@ def _conv_row(shape: tuple[str, int, int, int, int, int, int, int], seconds: flo
     x = np.random.default_rng(0).standard_normal((1, channels, frames)).astype(np.float32)
     kernel = (outputs, channels // groups, taps)
     frames_out = (frames + 2 * padding - taps) // stride + 1
-    options = {"stride": stride, "padding": padding, "groups": groups}
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups}
     methods: dict[str, Run] = {f"ours {bits}": ours.conv1d(bits, x, kernel, **options) for bits in WIDTHS}
     methods["ours 8 calibrated"] = ours.conv1d(8, x, kernel, calibrated=True, **options)
     methods["ort fp32"] = onnx_peers.fp32_conv(x, kernel, frames_out, stride, padding, groups)

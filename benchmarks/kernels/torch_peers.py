@@ -78,7 +78,7 @@ def _lower(kind: str, depth: int, outputs: int) -> bytes:
     from torchao.quantization.quant_api import Int8DynamicActivationIntxWeightConfig
 
     module = torch.nn.Sequential(torch.nn.Linear(depth, outputs, bias=False)).eval()
-    dtype = torch.int8 if kind == "8da8w" else torch.int4
+    dtype = torch.int8 if kind == "8da8w" else torch.int4  # type: ignore[attr-defined]
     granularity = PerGroup(32) if kind.endswith("g32") else PerAxis(0)
     with _silence():
         config = Int8DynamicActivationIntxWeightConfig(weight_dtype=dtype, weight_granularity=granularity)
