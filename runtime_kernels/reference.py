@@ -175,5 +175,5 @@ def _quantise_run(
         inside, run_scale = quantise_calibrated(real, x_scale, x_zero_point), np.float32(x_scale)
     q = np.full((x.shape[0], count), x_zero_point, np.int8)
     at = max(-first, 0)
-    q[:, at : at + inside.shape[-1]] = inside
+    q[:, at : at + inside.size // len(x)] = inside
     return q, run_scale

@@ -6,12 +6,15 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bitvox/nbit.h"
@@ -57,13 +60,14 @@ AlignedBytes& workspace(size_t bytes) {
     return memory;
 }
 
-// One pool per thread count, lent to one call at a time.
+// One pool per thread count, lent to one call at a time. A forked child has none of its parent's threads,
+// hence pools of its own.
 class LentPool {
   public:
     explicit LentPool(int threads) {
         if (threads == 1) return;
         lock_ = std::unique_lock<std::mutex>(mutex());
-        auto& pool = pools()[threads];
+        auto& pool = pools()[{getpid(), threads}];
         if (!pool) pool.reset(nbit_pool_create(threads));
         if (!pool) throw nb::value_error("num_threads: the system could not start that many threads");
         pool_ = pool.get();
@@ -74,7 +78,7 @@ class LentPool {
     struct Destroy {
         void operator()(nbit_pool* pool) const { nbit_pool_destroy(pool); }
     };
-    using Pools = std::map<int, std::unique_ptr<nbit_pool, Destroy>>;
+    using Pools = std::map<std::pair<pid_t, int>, std::unique_ptr<nbit_pool, Destroy>>;
     static std::mutex& mutex() {
         static std::mutex instance;
         return instance;

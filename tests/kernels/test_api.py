@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -61,6 +62,15 @@ def test_strided_and_unaligned_arrays_are_copied() -> None:
         assert np.array_equal(rk.linear(view, weight), rk.linear(np.ascontiguousarray(view), weight))
     shifted = np.frombuffer(b"\0" + wide[:, :96].tobytes(), np.uint8)[1:].view(np.float32).reshape(10, 96)
     assert np.array_equal(rk.linear(shifted, weight), rk.linear(wide[:, :96], weight))
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    weight, x = packed(), RNG.standard_normal((64, 96)).astype(np.float32)
+    expected = rk.linear(x, weight, num_threads=2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(rk.linear(x, weight, num_threads=2), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_an_unknown_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
