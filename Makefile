@@ -16,7 +16,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml CMakeLists.txt $(wildcard runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/*)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --editable '.[test,executorch]'
+	$(PY) -m pip install --quiet --editable '.[test]'
 	touch $@
 
 demo: $(READY)

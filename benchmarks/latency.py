@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import re
@@ -126,6 +127,8 @@ def bench(
 
     Raises InputError for a length below one frame or fewer than one thread, and when a file cannot be loaded.
     """
+    if not math.isfinite(seconds):
+        raise InputError(f"seconds {seconds}: give a length such as 3")
     processor, target = bundle.manifest.processor, bundle.manifest.target
     samples = round(seconds * processor.sampling_rate)
     if samples < processor.minimum_samples:

@@ -118,5 +118,5 @@ def _describe(
 def _longest_kernel(site: Site, plan: SitePlan) -> str:
     """The longest name that the audit can report for a site of this form."""
     if plan.bits is None or plan.activations == "float":
-        return "MatMul" if site.operator == "linear" else "Conv"
+        return "MatMulNBits" if site.operator == "linear" else "Conv"
     return "DynamicQuantizeMatMul" if site.operator == "linear" else "QLinearConv"

@@ -75,9 +75,11 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _usage(error)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"{error.filename or 'output'}: the disk is full; free some space", 1)
+        if error.filename is None:
             raise
-        return _fail(f"{error.filename or 'output'}: the disk is full; free some space", 1)
+        return _fail(f"{error.filename}: {error.strerror}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:

@@ -99,10 +99,11 @@ def _check_size(folder: Path, budget: int | None) -> None:
 
 
 def _average_bits(voice: Voice, plan: QuantPlan) -> float:
-    """Width per weight, over the quantised weights."""
+    """Width per weight, over the quantised weights; 32 where a plan quantises nothing."""
     weighted = [
         (site.weights, entry.bits)
         for site, entry in zip(voice.model.sites, plan.sites, strict=True)
         if entry.bits is not None
     ]
-    return sum(weights * bits for weights, bits in weighted) / sum(weights for weights, _ in weighted)
+    total = sum(weights for weights, _ in weighted)
+    return sum(weights * bits for weights, bits in weighted) / total if total else 32.0

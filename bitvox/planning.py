@@ -6,15 +6,16 @@ import dataclasses
 from pathlib import Path
 
 from bitvox.bundling import planned_bytes
+from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
-from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range
+from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range, SitePlan
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
-from bitvox.compiler.passes.verify import established_facts, verify_plan
+from bitvox.compiler.passes.verify import verify_plan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.onnx.costs import OnnxCosts
 from bitvox.exporters.onnx.standard import settle
@@ -40,6 +41,16 @@ def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: 
     """
     if request.plan is not None:
         return _calibrated(voice, request, _read_plan(voice, request), store, progress)
+    allocated = allocated_plan(voice, request, store, progress)
+    return _calibrated(voice, request, allocated, store, progress)
+
+
+def allocated_plan(voice: Voice, request: CompileRequest, store: FileStore, progress: Progress) -> QuantPlan:
+    """The widths that `request` asks for, not calibrated yet; its bytes are those that the files will have.
+
+    Raises:
+        RequestError: The budget cannot be met; names the smallest that can.
+    """
     if request.budget is None:
         raise InputError("budget: none given; write --budget 45MB, or --plan with a plan to follow")
     progress("size", 0, 1)
@@ -47,8 +58,7 @@ def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: 
     progress("size", 1, 1)
     measure = MeasureSensitivityPass(request.reduction)
     scored = Sequential((measure,)).run(_context(voice, costs, progress), start, store)
-    allocated = _allocate(voice, request, costs, scored, progress)
-    return _calibrated(voice, request, settle(voice.model, allocated), store, progress)
+    return settle(voice.model, _allocate(voice, request, costs, scored, progress))
 
 
 def _measured_start(voice: Voice, request: CompileRequest) -> tuple[OnnxCosts, QuantPlan]:
@@ -56,25 +66,26 @@ def _measured_start(voice: Voice, request: CompileRequest) -> tuple[OnnxCosts, Q
     costs = OnnxCosts(voice.model, voice.skeleton, request.storage)
     start = start_plan(voice.model, costs, request.target, request.tier, request.activations)
     start = start.replace(storage=request.storage)
-    costs = costs.corrected(_missed(voice, start))
+    costs = costs.corrected(_missed(voice, request, start))
     return costs, start.replace(fixed_bytes=costs.fixed)
 
 
 def _allocate(
     voice: Voice, request: CompileRequest, costs: OnnxCosts, scored: QuantPlan, progress: Progress
 ) -> QuantPlan:
-    """Widths under the budget. Each try is sized by its files; what the prediction missed goes into the
-    next."""
+    """Widths under the budget: each try is sized by its files; what it missed corrects the next."""
     assert request.budget is not None
     order = "uniform" if request.method == "uniform" else request.order
     allocate = AllocateMyQASRPass(request.budget, order, seed=request.seed)
-    _check_reachable(voice, allocate, costs, scored)
-    fitting: QuantPlan | None = None
+    fitting = _least(voice, request, allocate, costs, scored)
     for attempt in range(_MOST_CORRECTIONS):
         progress("allocate", attempt, _MOST_CORRECTIONS)
         base = scored.replace(fixed_bytes=costs.fixed)
-        plan = Sequential((allocate,)).run(_context(voice, costs, progress), base)
-        missed = _missed(voice, plan)
+        try:
+            plan = Sequential((allocate,)).run(_context(voice, costs, progress), base)
+        except RequestError:  # so near the smallest that a correction overshot it
+            break
+        missed = _missed(voice, request, plan)
         sized = plan.replace(fixed_bytes=plan.fixed_bytes + missed)
         if sized.total_bytes <= request.budget and (
             fitting is None or sized.total_bytes > fitting.total_bytes
@@ -91,48 +102,65 @@ def _allocate(
     return fitting
 
 
-def _check_reachable(voice: Voice, allocate: AllocateMyQASRPass, costs: OnnxCosts, scored: QuantPlan) -> None:
-    """Raise RequestError with the smallest budget that works, where this one does not."""
+def _least(
+    voice: Voice,
+    request: CompileRequest,
+    allocate: AllocateMyQASRPass,
+    costs: OnnxCosts,
+    scored: QuantPlan,
+) -> QuantPlan | None:
+    """The smallest plan, where the budget is so small that it may be the one; else None.
+
+    Raises RequestError with the smallest budget that works, where this one does not.
+    """
     context = _context(voice, costs, no_progress)
     base = scored.replace(fixed_bytes=costs.fixed)
     predicted = bytes_at_width(context, base, WIDTHS[0])
     if allocate.budget > predicted + _PREDICTION_MARGIN:
-        return
-    least = dataclasses.replace(allocate, budget=predicted, order="uniform").run(context, base)
-    smallest = least.total_bytes + _missed(voice, least)
+        return None
+    least = dataclasses.replace(allocate, budget=predicted).run(context, base)
+    least = least.replace(
+        budget=allocate.budget, fixed_bytes=least.fixed_bytes + _missed(voice, request, least)
+    )
+    smallest = least.total_bytes
     if allocate.budget < smallest:
         raise RequestError(
             f"budget {format_size(allocate.budget)}: the smallest bundle of this model for this voice takes "
             f"{smallest} bytes ({format_size(smallest)})"
         )
+    return least
 
 
-def _missed(voice: Voice, plan: QuantPlan) -> int:
+def _missed(voice: Voice, request: CompileRequest, plan: QuantPlan) -> int:
     """Bytes that the files of a plan take beyond its prediction."""
-    stored = settle(voice.model, _with_placeholder_ranges(plan))
+    stored = settle(voice.model, _with_longest_numbers(voice, request, plan))
     return planned_bytes(voice, stored) - plan.total_bytes
 
 
-def _with_placeholder_ranges(plan: QuantPlan) -> QuantPlan:
-    """Every static site with some range of its own, so that the files have their final size before
-    calibration."""
-    sites = (
-        site.replace(
-            input_range=Range(-1.0, round(1 + index / 1e5, 6)),
-            output_range=Range(-1.0, round(2 + index / 1e5, 6)),
-        )
-        if site.activations == "static" and site.bits is not None
-        else site
-        for index, site in enumerate(plan.sites)
-    )
-    return plan.replace(sites=tuple(sites))
+def _with_longest_numbers(voice: Voice, request: CompileRequest, plan: QuantPlan) -> QuantPlan:
+    """The plan with numbers as long as calibration may leave, so that its files can be sized before it."""
+    groups = list(dict.fromkeys(site.share_group for site in voice.model.sites))
+    searched = {} if request.calibration == "min-max" else {"clip": 0.1234567}
+
+    def longest(site: Site, entry: SitePlan) -> SitePlan:
+        if entry.bits is None:
+            return entry
+        entry = entry.replace(**searched)
+        if entry.activations != "static":
+            return entry
+        low = -0.01234567 - groups.index(site.share_group) * 1e-8
+        spans: dict[str, object] = {"input_range": Range(low, 0.01234567)}
+        if site.operator == "conv1d":
+            spans["output_range"] = Range(low, 0.02345678)
+        return entry.replace(**spans)
+
+    sites = (longest(site, entry) for site, entry in zip(voice.model.sites, plan.sites, strict=True))
+    return plan.replace(sites=tuple(sites)).noting(calibration=request.calibration)
 
 
 def _calibrated(
     voice: Voice, request: CompileRequest, plan: QuantPlan, store: FileStore, progress: Progress
 ) -> QuantPlan:
-    if "ranges" in established_facts(voice.model, plan):
-        return plan
     costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
     passes: tuple[Pass, ...] = (CalibratePass(request.calibration, request.seed),)
     if plan.tier == "default":
@@ -141,17 +169,26 @@ def _calibrated(
 
 
 def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
-    """The plan in a file, which a person may have edited: its bytes are counted anew."""
+    """The widths and forms in a file, which a person may have edited; bytes are counted anew.
+
+    What was calibrated is dropped: the clips that it looked at may be among those that are judged on now.
+    """
     assert request.plan is not None
     plan = plan_from_json(_read_text(request.plan), str(request.plan))
     verify_plan(voice.model, plan)
     costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
     sites = tuple(
-        entry.replace(stored_bytes=costs.site(site, entry.bits, entry.granularity, entry.activations))
+        entry.replace(
+            clip=1.0,
+            input_range=None,
+            output_range=None,
+            stored_bytes=costs.site(site, entry.bits, entry.granularity, entry.activations),
+        )
         for site, entry in zip(voice.model.sites, plan.sites, strict=True)
     )
     counted = plan.replace(fixed_bytes=costs.fixed, sites=sites)
-    counted = settle(voice.model, counted.replace(fixed_bytes=costs.fixed + _missed(voice, counted)))
+    missed = _missed(voice, request, counted)
+    counted = settle(voice.model, counted.replace(fixed_bytes=costs.fixed + missed))
     budget = request.budget or plan.budget or counted.total_bytes
     if counted.total_bytes > budget:
         raise RequestError(

@@ -39,9 +39,10 @@ class FileStore:
         path = self._path(key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(value)
-            os.replace(file.name, path)
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                written = Path(scratch) / key
+                written.write_bytes(value)
+                os.replace(written, path)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / key

@@ -3,6 +3,7 @@
 .PHONY: bench-kernels test-kernels test-arm test-sanitizers
 
 bench-kernels: $(READY)
+	$(PY) -m pip install --quiet --editable '.[test,executorch]'
 	$(PY) -m bitvox.benchmarks.kernels
 
 test-kernels: $(READY)

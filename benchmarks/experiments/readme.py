@@ -60,7 +60,7 @@ def _speech(document: SpeechDocument) -> str:
     names = list(rows[0].scores)
     headers = ["method", "bytes", "bits"]
     for name in names:
-        headers += [f"{name} WER %", "− full precision"]
+        headers += [f"{name} WER % ({rows[0].scores[name].clips} clips)", "− full precision"]
     lines = [_speech_line(row, names) for row in rows]
     return (
         "`reference-ctc` on recordings of people (`make experiments-speech`), 95 % intervals over "

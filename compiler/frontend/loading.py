@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -74,6 +75,8 @@ def _download(hub_id: str) -> Path:
         weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"
         return Path(snapshot_download(hub_id, allow_patterns=["*.json", weights, "README.md"]))
     except Exception as error:  # the hub client has a dozen unrelated types for "not there" and "no network"
+        with contextlib.suppress(Exception):  # downloaded before, and no network now
+            return Path(snapshot_download(hub_id, local_files_only=True))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"model '{hub_id}': neither a folder here nor to be had from the hub ({reason[:160]})"

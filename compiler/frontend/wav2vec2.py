@@ -54,6 +54,9 @@ def _load(folder: Path) -> tuple[torch.nn.Module, Processor]:
     missing = sorted(set(report["missing_keys"]) - _TRAINING_ONLY)
     if missing:
         raise InputError(f"model '{folder}': the weights lack {missing[0]} ({len(missing)} tensors in all)")
+    for name in report["missing_keys"]:
+        # Random where the checkpoint lacks it, and the fingerprint must not be.
+        module.get_parameter(name).data.zero_()
     return module, _processor(folder, module.config)
 
 

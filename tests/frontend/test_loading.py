@@ -77,6 +77,7 @@ def test_a_checkpoint_as_published_loads(copy: Path) -> None:
     save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
     samples = noise_clips()[0]
     np.testing.assert_allclose(load_model(copy).logits(samples), tiny_model().logits(samples), atol=1e-5)
+    assert load_model(copy).fingerprint == load_model(copy).fingerprint
 
 
 def test_weights_that_are_not_there_are_named(copy: Path) -> None:
