@@ -19,6 +19,7 @@ from bitvox.store import FileStore
 from bitvox.voice import Voice, read_voice
 
 SMALLEST, LARGEST = 930_000, 3_400_000
+TABLES = 5_000
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def test_200_random_budgets(request_: CompileRequest, voice: Voice, store: FileS
         allocated_plan(voice, dataclasses.replace(request_, budget=budget), store, no_progress)
         for budget in budgets
     ]
-    step = max(site.weights for site in voice.model.sites) // 8
+    # One bit of the largest site; where it is the first at a width, its unpack tables come with it.
+    step = max(site.weights for site in voice.model.sites) // 8 + TABLES
     widest = plans[-1].total_bytes
     for budget, plan in zip(budgets, plans, strict=True):
         assert plan.total_bytes <= budget

@@ -69,7 +69,7 @@ class Parity:
                 )
         if not self.shipped <= _SHIPPED_TOLERANCE:
             raise RequestError(
-                f"logits: the file's own differ by {self.shipped:.1e} from those of the copy that was compared "
+                f"logits: the file's own differ by {self.shipped:.1e} from those of the compared copy "
                 f"(allowed {_SHIPPED_TOLERANCE:.0e}); ONNX Runtime optimises the two differently"
             )
 
