@@ -11,7 +11,7 @@ from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
-from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range, SitePlan
+from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range, SitePlan, rounded
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
@@ -148,14 +148,21 @@ def _with_longest_numbers(voice: Voice, request: CompileRequest, plan: QuantPlan
         entry = entry.replace(**searched)
         if entry.activations != "static":
             return entry
-        low = -0.01234567 - groups.index(site.share_group) * 1e-8
-        spans: dict[str, object] = {"input_range": Range(low, 0.01234567)}
+        position = groups.index(site.share_group)
+        spans: dict[str, object] = {"input_range": _long_range(position)}
         if site.operator == "conv1d":
-            spans["output_range"] = Range(low, 0.02345678)
+            spans["output_range"] = _long_range(position + len(groups))
         return entry.replace(**spans)
 
     sites = (longest(site, entry) for site, entry in zip(voice.model.sites, plan.sites, strict=True))
     return plan.replace(sites=tuple(sites)).noting(calibration=request.calibration)
+
+
+def _long_range(position: int) -> Range:
+    """A range with many digits, and a scale and a zero point that the next 253 positions do not have."""
+    zero_point = 1 + position % 254
+    high = 0.01234567 + position * 1e-8
+    return Range(rounded(-high * zero_point / (255 - zero_point)), rounded(high))
 
 
 def _calibrated(
