@@ -183,6 +183,8 @@ def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
     assert request.plan is not None
     plan = plan_from_json(_read_text(request.plan), str(request.plan))
     verify_plan(voice.model, plan)
+    if plan.target != request.target:
+        raise InputError(f"plan {request.plan}: made for target {plan.target}, not for {request.target}")
     costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
     sites = tuple(
         entry.replace(

@@ -36,11 +36,12 @@ def load_model(name: str | Path) -> SpeechModel:
     config = _read_config(folder)
     family = _family_of(config, folder)
     module, processor = _read_weights(family, folder)
+    fingerprint = _fingerprint(module, config)  # before folding, whose last digits depend on the threads
     prepare(module)
     wrapped = family.wrap(module)
     return SpeechModel(
         source=str(name),
-        fingerprint=_fingerprint(module, config),
+        fingerprint=fingerprint,
         architecture=family.architecture,
         family=family.kind,
         module=wrapped,
@@ -99,12 +100,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _family_of(config: dict[str, Any], folder: Path) -> Family:
-    architectures = config.get("architectures") or ["none named"]
-    family = FAMILIES.get(str(architectures[0]))
+    architectures = config.get("architectures")
+    named = str(architectures[0]) if isinstance(architectures, list) and architectures else "(none named)"
+    family = FAMILIES.get(named)
     if family is None:
-        raise InputError(
-            f"model '{folder}': architecture {architectures[0]} is not supported; supported: {supported()}"
-        )
+        raise InputError(f"model '{folder}': architecture {named} is not supported; supported: {supported()}")
     return family
 
 

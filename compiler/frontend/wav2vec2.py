@@ -69,7 +69,12 @@ def _processor(folder: Path, config: Wav2Vec2Config) -> Processor:
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     outputs = int(config.vocab_size or 0)
-    if config.pad_token_id is None or not set(range(outputs)) <= set(tokens):
+    if config.pad_token_id is None or not 0 <= config.pad_token_id < outputs:
+        raise InputError(
+            f"model '{folder}': pad_token_id {config.pad_token_id} is the CTC blank and must be one of the "
+            f"head's {outputs} outputs"
+        )
+    if not set(range(outputs)) <= set(tokens):
         raise InputError(
             f"model '{folder}': the head has {outputs} outputs, vocab.json names {len(tokens)} tokens"
         )
