@@ -204,7 +204,8 @@ def test_a_link_to_a_bundle_stays_a_link(bundle_folder: Path, tmp_path: Path) ->
 
 
 KILLED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs tests in the background
 from pathlib import Path
 from bitvox.exporters.bundle import write_atomically
 def fill(folder):

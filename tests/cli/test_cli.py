@@ -358,7 +358,8 @@ def test_a_reader_that_has_enough_is_no_failure_to_speak_of(bundle: Path, record
 
 
 SLOW = """
-import sys, time, types
+import signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs tests in the background
 slow = types.ModuleType("bitvox.compile")
 def compile_bundle(request, progress):
     progress("allocate", 0, 1)
