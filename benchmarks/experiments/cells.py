@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from bitvox.exporters.bundle import Bundle, folder_bytes, write_atomically
 from bitvox.exporters.onnx.costs import OnnxCosts
 from bitvox.exporters.onnx.export import export_full_precision
 from bitvox.exporters.runner import open_session
-from bitvox.planning import plan_for
+from bitvox.planning import allocated_plan, plan_for
 from bitvox.progress import no_progress
 from bitvox.request import CompileRequest
 from bitvox.store import FileStore, default_store
@@ -129,9 +129,9 @@ class Worker:
         fill_bundle(self.voice, plan, folder, allow_float=False, progress=no_progress)
 
     def _plan(self, request: CompileRequest) -> QuantPlan:
-        plan = plan_for(self.voice, replace(request, calibration="min-max"), self.store, no_progress)
         if request.calibration == "min-max":
-            return plan
+            return plan_for(self.voice, request, self.store, no_progress)
+        plan = allocated_plan(self.voice, request, self.store, no_progress)
         costs = OnnxCosts(self.voice.model, self.voice.skeleton, plan.storage)
         context = PassContext(self.voice.model, self.voice.samples, costs)
         plan = calibrate_by_unit(context, plan, request.calibration, request.seed, self.store)
