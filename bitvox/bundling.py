@@ -16,7 +16,7 @@ from bitvox.exporters.manifest import Agreement, FileEntry, Manifest
 from bitvox.exporters.onnx.build import WrittenModel, operators_of, write_model
 from bitvox.exporters.onnx.export import ExportReport, prove
 from bitvox.exporters.runner import open_session
-from bitvox.progress import Progress
+from bitvox.progress import Progress, logger
 from bitvox.voice import Voice
 
 _TESTED_WITH = ("onnxruntime", "torch", "transformers")
@@ -44,6 +44,8 @@ def fill_bundle(
     written = write_model(voice.skeleton, packed, folder)
     progress("export", 1, 3)
     report = _prove(voice, packed, written, allow_float)
+    for name in report.float_sites:
+        logger.warning(f"site '{name}' runs in float ({report.kernels[name]}), as --allow-float permits")
     progress("export", 2, 3)
     agreement = judge(voice, folder, plan.target)
     manifest = _describe(voice, plan, written, report.kernels, agreement)
