@@ -21,7 +21,7 @@ from bitvox.compiler.frontend.audio import read_folder, split_clips
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.exporters.bundle import Bundle
-from bitvox.exporters.onnx.export import export_full_precision
+from bitvox.exporters.onnx.exporter import export_full_precision
 from bitvox.progress import Progress, logger, progress_on_stderr
 from bitvox.request import CompileReport, CompileRequest
 from bitvox.sizes import format_size

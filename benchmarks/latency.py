@@ -28,13 +28,13 @@ import numpy.typing as npt
 from bitvox.benchmarks.probe import noise
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.bundle import Bundle, folder_bytes
-from bitvox.exporters.runner import Session, open_session
+from bitvox.exporters.runner import open_session
+from bitvox.exporters.targets import Session, runtime
 from bitvox.progress import Progress, no_progress
 
 FloatArray = npt.NDArray[np.float32]
 _T = TypeVar("_T")
 
-RUNTIME_PACKAGES = {"onnx": ("onnxruntime",)}
 FRESH_PROCESSES = 3
 WARM_UP = 2
 ROUNDS = 15
@@ -150,6 +150,7 @@ def bench(
         _measured(model, [row[index] for row in probes], times[:, index], seconds, empty)
         for index, model in enumerate(models)
     ]
+    packages = ("bitvox", "numpy", *runtime(target, bundle.folder).PACKAGES)
     return BenchReport(
         bundle=str(bundle.folder),
         seconds=seconds,
@@ -159,7 +160,7 @@ def bench(
         time_ratio=Spread.of(times[:, 0] / times[:, 1]) if full_precision else None,
         empty_runtime=empty.peak,
         machine=machine_here,
-        versions={name: version(name) for name in ("bitvox", "numpy", *RUNTIME_PACKAGES[target])},
+        versions={name: version(name) for name in packages},
         method=(
             f"{FRESH_PROCESSES} fresh processes for load, first run, memory (VmHWM less an empty runtime's); "
             f"{ROUNDS} rounds in one process after {WARM_UP} to warm up, models alternating; quartiles; "

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bitvox.exporters.runner import SESSIONS, open_session
+from bitvox.exporters.runner import open_session
+from bitvox.exporters.targets import TARGETS
 
 
 def memory(field: str) -> int | None:
@@ -39,7 +40,7 @@ def noise(samples: int) -> np.ndarray:
 
 def main(target: str, folder: str, num_threads: str, samples: str) -> None:
     """Load, run once, report."""
-    importlib.import_module(SESSIONS[target])
+    importlib.import_module(f"{TARGETS[target]}.session")
     features = noise(int(samples))
     found: dict[str, float | int | None] = {}
     if folder != "-":

@@ -9,17 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bitvox.benchmarks.metrics import count_words, identical_share
-from bitvox.compiler.frontend.model import Site
-from bitvox.compiler.lowering.packed import PackedModel, lower
-from bitvox.compiler.passes.plan import QuantPlan, SitePlan
+from bitvox.compiler.lowering.packed import lower
+from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.exporters.manifest import Agreement, FileEntry, Manifest
-from bitvox.exporters.onnx.build import WrittenModel, operators_of, write_model
-from bitvox.exporters.onnx.export import ExportReport, prove
+from bitvox.exporters.proof import ExportReport
 from bitvox.exporters.runner import open_session
+from bitvox.exporters.targets import WrittenModel, runtime
 from bitvox.progress import Progress, logger
 from bitvox.voice import Voice
-
-_TESTED_WITH = ("onnxruntime", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,11 @@ def fill_bundle(
     """
     progress("export", 0, 3)
     packed = lower(voice.model, plan)
-    written = write_model(voice.skeleton, packed, folder)
+    written = voice.exporter.write_model(voice.skeleton, packed, folder)
     progress("export", 1, 3)
-    report = _prove(voice, packed, written, allow_float)
+    # The shortest held-out clip: parity keeps the input and output of every site in memory.
+    clip = min(voice.judging or voice.calibration, key=lambda clip: clip.seconds)
+    report = voice.exporter.prove(voice.model, packed, written, clip.samples, allow_float)
     for name in report.float_sites:
         logger.warning(f"site '{name}' runs in float ({report.kernels[name]}), as --allow-float permits")
     progress("export", 2, 3)
@@ -60,13 +59,13 @@ def planned_bytes(voice: Voice, plan: QuantPlan) -> int:
     Sizes depend on widths and forms only, so that ranges that are not calibrated yet may be left out.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        written = write_model(voice.skeleton, lower(voice.model, plan), Path(scratch))
-        kernels = {site.name: _longest_kernel(site, plan.site(site.name)) for site in voice.model.sites}
+        written = voice.exporter.write_model(voice.skeleton, lower(voice.model, plan), Path(scratch))
+        kernels = {
+            site.name: voice.exporter.longest_kernel(site, plan.site(site.name)) for site in voice.model.sites
+        }
         worst = Agreement(clips=9999, seconds=9999.123, word_error_rate=100.123456, identical=0.123456)
         manifest = _describe(voice, plan, written, kernels, worst)
-        return sum(path.stat().st_size for path in (written.model, written.data)) + len(
-            manifest.to_json().encode()
-        )
+        return sum(path.stat().st_size for path in written.files) + len(manifest.to_json().encode())
 
 
 def judge(voice: Voice, folder: Path, target: str) -> Agreement | None:
@@ -85,12 +84,6 @@ def judge(voice: Voice, folder: Path, target: str) -> Agreement | None:
     )
 
 
-def _prove(voice: Voice, packed: PackedModel, written: WrittenModel, allow_float: bool) -> ExportReport:
-    # The shortest held-out clip: parity keeps the input and output of every site in memory.
-    clip = min(voice.judging or voice.calibration, key=lambda clip: clip.seconds)
-    return prove(voice.model, packed, written, clip.samples, allow_float)
-
-
 def _describe(
     voice: Voice,
     plan: QuantPlan,
@@ -99,6 +92,7 @@ def _describe(
     agreement: Agreement | None,
 ) -> Manifest:
     model = voice.model
+    packages = (*runtime(plan.target, Path()).PACKAGES, "torch", "transformers")
     return Manifest(
         bitvox=version("bitvox"),
         target=plan.target,
@@ -109,16 +103,9 @@ def _describe(
         licence=model.licence,
         processor=model.processor,
         plan=Manifest.plan_document(plan),
-        files={path.name: FileEntry.of(path) for path in (written.model, written.data)},
-        operators=operators_of(written.model),
-        tested_with={name: version(name) for name in _TESTED_WITH},
+        files={path.name: FileEntry.of(path) for path in written.files},
+        operators=written.operators,
+        tested_with={name: version(name) for name in packages},
         audit=dict(kernels),
         agreement=agreement,
     )
-
-
-def _longest_kernel(site: Site, plan: SitePlan) -> str:
-    """The longest name that the audit can report for a site of this form."""
-    if plan.bits is None or plan.activations == "float":
-        return "MatMulNBits" if site.operator == "linear" else "Conv"
-    return "DynamicQuantizeMatMul" if site.operator == "linear" else "QLinearConv"

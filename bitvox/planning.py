@@ -11,14 +11,13 @@ from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
-from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range, SitePlan, rounded
+from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range, SitePlan, Storage, rounded
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
 from bitvox.compiler.passes.verify import verify_plan
 from bitvox.errors import InputError, RequestError
-from bitvox.exporters.onnx.costs import OnnxCosts
-from bitvox.exporters.onnx.standard import settle
+from bitvox.exporters.targets import TargetCosts
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest
 from bitvox.sizes import format_size
@@ -58,12 +57,12 @@ def allocated_plan(voice: Voice, request: CompileRequest, store: FileStore, prog
     progress("size", 1, 1)
     measure = MeasureSensitivityPass(request.reduction)
     scored = Sequential((measure,)).run(_context(voice, costs, progress), start, store)
-    return settle(voice.model, _allocate(voice, request, costs, scored, progress))
+    return voice.exporter.settle(voice.model, _allocate(voice, request, costs, scored, progress))
 
 
-def _measured_start(voice: Voice, request: CompileRequest) -> tuple[OnnxCosts, QuantPlan]:
+def _measured_start(voice: Voice, request: CompileRequest) -> tuple[TargetCosts, QuantPlan]:
     """The plan at its widest, and costs that know what its files really take."""
-    costs = OnnxCosts(voice.model, voice.skeleton, request.storage)
+    costs = byte_costs(voice, request.storage)
     start = start_plan(voice.model, costs, request.target, request.tier, request.activations)
     start = start.replace(storage=request.storage)
     costs = costs.corrected(_missed(voice, request, start))
@@ -71,7 +70,7 @@ def _measured_start(voice: Voice, request: CompileRequest) -> tuple[OnnxCosts, Q
 
 
 def _allocate(
-    voice: Voice, request: CompileRequest, costs: OnnxCosts, scored: QuantPlan, progress: Progress
+    voice: Voice, request: CompileRequest, costs: TargetCosts, scored: QuantPlan, progress: Progress
 ) -> QuantPlan:
     """Widths under the budget: each try is sized by its files; what it missed corrects the next."""
     assert request.budget is not None
@@ -106,7 +105,7 @@ def _least(
     voice: Voice,
     request: CompileRequest,
     allocate: AllocateMyQASRPass,
-    costs: OnnxCosts,
+    costs: TargetCosts,
     scored: QuantPlan,
 ) -> QuantPlan | None:
     """The smallest plan, where the budget is so small that it may be the one; else None.
@@ -131,9 +130,14 @@ def _least(
     return least
 
 
+def byte_costs(voice: Voice, storage: Storage) -> TargetCosts:
+    """What the voice's target charges in bytes."""
+    return voice.exporter.byte_costs(voice.model, voice.skeleton, storage)
+
+
 def _missed(voice: Voice, request: CompileRequest, plan: QuantPlan) -> int:
     """Bytes that the files of a plan take beyond its prediction."""
-    stored = settle(voice.model, _with_longest_numbers(voice, request, plan))
+    stored = voice.exporter.settle(voice.model, _with_longest_numbers(voice, request, plan))
     return planned_bytes(voice, stored) - plan.total_bytes
 
 
@@ -168,7 +172,7 @@ def _long_range(position: int) -> Range:
 def _calibrated(
     voice: Voice, request: CompileRequest, plan: QuantPlan, store: FileStore, progress: Progress
 ) -> QuantPlan:
-    costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
+    costs = byte_costs(voice, plan.storage)
     passes: tuple[Pass, ...] = (CalibratePass(request.calibration, request.seed),)
     if plan.tier == "default":
         passes = (*passes, FitConvRangesPass())
@@ -185,7 +189,7 @@ def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
     verify_plan(voice.model, plan)
     if plan.target != request.target:
         raise InputError(f"plan {request.plan}: made for target {plan.target}, not for {request.target}")
-    costs = OnnxCosts(voice.model, voice.skeleton, plan.storage)
+    costs = byte_costs(voice, plan.storage)
     sites = tuple(
         entry.replace(
             clip=1.0,
@@ -197,7 +201,7 @@ def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
     )
     counted = plan.replace(fixed_bytes=costs.fixed, sites=sites)
     missed = _missed(voice, request, counted)
-    counted = settle(voice.model, counted.replace(fixed_bytes=costs.fixed + missed))
+    counted = voice.exporter.settle(voice.model, counted.replace(fixed_bytes=costs.fixed + missed))
     budget = request.budget or plan.budget or counted.total_bytes
     if counted.total_bytes > budget:
         raise RequestError(
@@ -214,5 +218,5 @@ def _read_text(path: Path) -> str:
         raise InputError(f"plan {path}: cannot be read ({error})") from error
 
 
-def _context(voice: Voice, costs: OnnxCosts, progress: Progress) -> PassContext:
+def _context(voice: Voice, costs: TargetCosts, progress: Progress) -> PassContext:
     return PassContext(voice.model, voice.samples, costs, progress)

@@ -10,7 +10,7 @@ from bitvox.compiler.frontend.audio import Clip, read_folder, split_clips
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
 from bitvox.errors import InputError
-from bitvox.exporters.onnx.skeleton import build_skeleton
+from bitvox.exporters.targets import Exporter, exporter
 from bitvox.progress import Progress, logger
 from bitvox.request import CompileRequest
 from bitvox.store import FileStore
@@ -23,12 +23,14 @@ class Voice:
     Attributes:
         calibration: Clips that passes may look at.
         judging: Clips that only the agreement with full precision looks at; no clip is in both.
-        skeleton: The model's graph without site weights, see `build_skeleton`.
+        exporter: What writes the files for the target.
+        skeleton: The traced model without its sites' weights, see `Exporter.build_skeleton`.
     """
 
     model: SpeechModel
     calibration: tuple[Clip, ...]
     judging: tuple[Clip, ...]
+    exporter: Exporter
     skeleton: bytes
 
     @property
@@ -52,18 +54,17 @@ def read_voice(request: CompileRequest, store: FileStore, progress: Progress) ->
     clips = read_folder(request.audio, processor.sampling_rate, processor.minimum_samples, logger.warning)
     progress("load", 2, 3)
     calibration, judging = split_clips(clips, request.clips)
-    skeleton = _skeleton(model, store)
+    writer = exporter(request.target)
+    skeleton = _skeleton(request.target, writer, model, store)
     progress("load", 3, 3)
-    return Voice(model, tuple(calibration), tuple(judging), skeleton)
+    return Voice(model, tuple(calibration), tuple(judging), writer, skeleton)
 
 
-def _skeleton(model: SpeechModel, store: FileStore) -> bytes:
-    versions = ",".join(
-        f"{name} {version(name)}" for name in ("bitvox", "torch", "onnxscript", "transformers")
-    )
-    key = hashlib.sha256(f"skeleton {versions} {model.fingerprint}".encode()).hexdigest()
+def _skeleton(target: str, writer: Exporter, model: SpeechModel, store: FileStore) -> bytes:
+    versions = ",".join(f"{name} {version(name)}" for name in ("bitvox", *writer.PACKAGES))
+    key = hashlib.sha256(f"skeleton {target} {versions} {model.fingerprint}".encode()).hexdigest()
     kept = store.get_bytes(key)
     if kept is None:
-        kept = build_skeleton(model)
+        kept = writer.build_skeleton(model)
         store.put_bytes(key, kept)
     return kept

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,28 +11,14 @@ import numpy.typing as npt
 from bitvox.compiler.frontend.processor import Processor
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
+from bitvox.exporters.targets import Session, runtime
 
 FloatArray = npt.NDArray[np.float32]
 
 
-class Session(Protocol):
-    """A loaded model file of any target."""
-
-    def run(self, features: FloatArray) -> FloatArray:
-        """Logits [frames, vocabulary] of features [T]."""
-        ...
-
-
-# One entry per target: the module whose `open_session(folder, num_threads)` loads the model file in a folder.
-SESSIONS = {"onnx": "bitvox.exporters.onnx.session"}
-
-
 def open_session(target: str, folder: Path, num_threads: int) -> Session:
     """Load the model file of that target in a folder; InputError when no runtime here takes it."""
-    if target not in SESSIONS:
-        raise InputError(f"{folder}: made for target {target!r}, this bitvox runs {', '.join(SESSIONS)}")
-    session: Session = importlib.import_module(SESSIONS[target]).open_session(folder, num_threads)
-    return session
+    return runtime(target, folder).open_session(folder, num_threads)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from bitvox.errors import BitvoxError, InputError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.manifest import MANIFEST_NAME, Manifest
 from bitvox.exporters.runner import open_runner
+from bitvox.exporters.targets import runtime
 
 
 def verify(folder: Path) -> list[str]:
@@ -37,14 +37,8 @@ def _plan_faults(bundle: Bundle) -> list[str]:
 
 
 def _missing_operators(bundle: Bundle) -> list[str]:
-    if bundle.manifest.target != "onnx":
-        return []
-    known = {f"{schema.domain or 'ai.onnx'}:{schema.name}" for schema in binding.get_all_operator_schema()}
-    return [
-        f"operator {name}: not in the ONNX Runtime here"
-        for name in bundle.manifest.operators
-        if name not in known
-    ]
+    missing = runtime(bundle.manifest.target, bundle.folder).missing_operators(bundle.manifest.operators)
+    return [f"operator {name}: not in the runtime here" for name in missing]
 
 
 def _run_faults(bundle: Bundle) -> list[str]:

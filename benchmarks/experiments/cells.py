@@ -24,10 +24,8 @@ from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import RequestError
 from bitvox.exporters.bundle import Bundle, folder_bytes, write_atomically
-from bitvox.exporters.onnx.costs import OnnxCosts
-from bitvox.exporters.onnx.export import export_full_precision
 from bitvox.exporters.runner import open_session
-from bitvox.planning import allocated_plan, plan_for
+from bitvox.planning import allocated_plan, byte_costs, plan_for
 from bitvox.progress import no_progress
 from bitvox.request import CompileRequest
 from bitvox.store import FileStore, default_store
@@ -89,7 +87,9 @@ class Worker:
         """The float32 export, run as a bundle is."""
         with tempfile.TemporaryDirectory() as scratch:
             started = time.monotonic()
-            folder = export_full_precision(self.voice.model, Path(scratch) / "full").parent
+            folder = self.voice.exporter.export_full_precision(
+                self.voice.model, Path(scratch) / "full"
+            ).parent
             compiled = time.monotonic()
             texts = self._listen(folder, "onnx")
             parameters = sum(parameter.numel() for parameter in self.voice.model.module.parameters())
@@ -132,7 +132,7 @@ class Worker:
         if request.calibration == "min-max":
             return plan_for(self.voice, request, self.store, no_progress)
         plan = allocated_plan(self.voice, request, self.store, no_progress)
-        costs = OnnxCosts(self.voice.model, self.voice.skeleton, plan.storage)
+        costs = byte_costs(self.voice, plan.storage)
         context = PassContext(self.voice.model, self.voice.samples, costs)
         plan = calibrate_by_unit(context, plan, request.calibration, request.seed, self.store)
         if plan.tier == "default":

@@ -34,7 +34,7 @@ from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.errors import RequestError
 from bitvox.exporters.bundle import Bundle
-from bitvox.exporters.onnx.export import export_full_precision
+from bitvox.exporters.onnx.exporter import export_full_precision
 from bitvox.progress import Progress, no_progress
 from bitvox.sizes import parse_size
 

@@ -9,7 +9,8 @@ from bitvox.compiler.passes.allocate import bytes_at_width
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.plan import WIDTHS, QuantPlan
 from bitvox.compiler.passes.policy import POLICIES
-from bitvox.exporters.onnx.costs import OnnxCosts
+from bitvox.exporters.targets import TargetCosts
+from bitvox.planning import byte_costs
 from bitvox.voice import Voice
 
 
@@ -50,7 +51,7 @@ class Ladder:
 
 def measure_ladder(voice: Voice, widest: QuantPlan) -> Ladder:
     """The ladder of a voice's model; `widest` is a plan with every unit at 8 bits, sized by its files."""
-    plain = OnnxCosts(voice.model, voice.skeleton, widest.storage)
+    plain = byte_costs(voice, widest.storage)
     costs = plain.corrected(widest.fixed_bytes - plain.fixed)
     context = PassContext(voice.model, voice.samples, costs)
     steps = _steps(voice, widest, costs)
@@ -62,7 +63,7 @@ def measure_ladder(voice: Voice, widest: QuantPlan) -> Ladder:
     )
 
 
-def _steps(voice: Voice, plan: QuantPlan, costs: OnnxCosts) -> list[list[int]]:
+def _steps(voice: Voice, plan: QuantPlan, costs: TargetCosts) -> list[list[int]]:
     """Bytes of the dearest bit of each quantised site, by share group."""
     found = []
     for group in voice.model.share_groups():

@@ -118,7 +118,7 @@ def _checkpoint_of(bundle: Bundle, name: str | None) -> SpeechModel:
 
 
 def _export(model: SpeechModel, folder: Path) -> None:
-    from bitvox.exporters.onnx.export import export_full_precision
+    from bitvox.exporters.onnx.exporter import export_full_precision
 
     export_full_precision(model, folder)
 

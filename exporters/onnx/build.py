@@ -26,6 +26,17 @@ class WrittenModel:
     data: Path
     sites: dict[str, SiteValues]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Both files."""
+        return self.model, self.data
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Every operator that the model needs, as `domain:Name`."""
+        nodes = onnx.load(self.model, load_external_data=False).graph.node
+        return tuple(sorted({f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in nodes}))
+
 
 def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenModel:
     """Write the packed model into `folder`; the same inputs give the same bytes.
@@ -49,12 +60,6 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
     del proto.graph.value_info[:]  # restates the initializers' types
     (folder / MODEL_FILE).write_bytes(proto.SerializeToString(deterministic=True))
     return WrittenModel(folder / MODEL_FILE, folder / DATA_FILE, sites)
-
-
-def operators_of(model: Path) -> tuple[str, ...]:
-    """Every operator that a written model needs, as `domain:Name`."""
-    nodes = onnx.load(model, load_external_data=False).graph.node
-    return tuple(sorted({f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in nodes}))
 
 
 def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict[str, SiteValues]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ import torch
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.quantizer import QuantisedSite
-from bitvox.errors import RequestError
 from bitvox.exporters.onnx.forms import SiteValues
 from bitvox.exporters.onnx.skeleton import INPUT, OUTPUT
+from bitvox.exporters.proof import Parity
 
 # Root mean square of the difference over that of the output. Sums in another order differ by 1e-6; a value
 # next to a rounding boundary that falls to the other side moves one code, which leaves 1e-4 over a clip. A
@@ -36,42 +35,6 @@ _SHIPPED_TOLERANCE = 5e-2
 
 # MatMulNBits rounds activations to 8 bits in blocks of its own, which the torch model does not restate.
 _OWN_ROUNDING = {"MatMulNBits": 2e-2}
-
-
-@dataclass(frozen=True)
-class Parity:
-    """What running a written file showed.
-
-    Attributes:
-        difference: Relative difference of every site's output, in execution order.
-        kernels: Kernel that made it.
-        shipped: Relative difference of the file's own logits from those of the copy whose sites were read.
-    """
-
-    difference: Mapping[str, float]
-    kernels: Mapping[str, str]
-    shipped: float
-
-    @property
-    def worst(self) -> tuple[str, float]:
-        """The site that differs most, and by how much."""
-        name = max(self.difference, key=lambda site: self.difference[site])
-        return name, self.difference[name]
-
-    def check(self) -> None:
-        """Raise RequestError that names the first site outside the tolerance."""
-        for name, difference in self.difference.items():
-            allowed = _OWN_ROUNDING.get(self.kernels[name], TOLERANCE)
-            if not difference <= allowed:
-                raise RequestError(
-                    f"site '{name}': its output in ONNX Runtime differs from the quantised model by "
-                    f"{difference:.1e} of its size (allowed {allowed:.0e})"
-                )
-        if not self.shipped <= _SHIPPED_TOLERANCE:
-            raise RequestError(
-                f"logits: the file's own differ by {self.shipped:.1e} from those of the compared copy "
-                f"(allowed {_SHIPPED_TOLERANCE:.0e}); ONNX Runtime optimises the two differently"
-            )
 
 
 def measure_parity(
@@ -96,7 +59,8 @@ def measure_parity(
         step = coarse.scale if coarse is not None else 0.0
         difference[site.name] = _relative(values[at.output], expected, step)
     (shipped,) = _run(written, [OUTPUT], features)
-    return Parity(difference, kernels, _relative(shipped, values[OUTPUT], step=0.0))
+    allowed = {name: _OWN_ROUNDING.get(kernels[name], TOLERANCE) for name in difference}
+    return Parity(difference, allowed, _relative(shipped, values[OUTPUT], step=0.0), _SHIPPED_TOLERANCE)
 
 
 def _relative(actual: FloatArray, expected: FloatArray, step: float) -> float:

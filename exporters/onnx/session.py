@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from bitvox.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 
+PACKAGES = ("onnxruntime",)
 MODEL_NAME = "model.onnx"
 INPUT_NAME, OUTPUT_NAME = "samples", "logits"
 
@@ -55,6 +58,12 @@ def open_session(folder: Path, num_threads: int) -> OnnxSession:
         )
     _return_freed_memory()
     return OnnxSession(session)
+
+
+def missing_operators(operators: Iterable[str]) -> list[str]:
+    """Those of the operators, `domain:Name`, that the ONNX Runtime here lacks."""
+    known = {f"{schema.domain or 'ai.onnx'}:{schema.name}" for schema in binding.get_all_operator_schema()}
+    return [name for name in operators if name not in known]
 
 
 def _return_freed_memory() -> None:

@@ -96,7 +96,7 @@ def test_verify_names_every_finding(bundle_folder: Path) -> None:
     findings = verify(bundle_folder)
     assert findings == [
         "notes.txt: extra: not in the manifest",
-        "operator bitvox:Linear: not in the ONNX Runtime here",
+        "operator bitvox:Linear: not in the runtime here",
     ]
 
 

@@ -450,7 +450,7 @@ def test_bench_prints_the_ratio_whichever_way_it_falls(
         for name in ("model.onnx", "model.onnx.data"):
             shutil.copy(model.folder / name, folder)
 
-    module = types.ModuleType("bitvox.exporters.onnx.export")
+    module = types.ModuleType("bitvox.exporters.onnx.exporter")
     module.export_full_precision = export  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(latency, "FRESH_PROCESSES", 1)

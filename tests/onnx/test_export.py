@@ -21,7 +21,7 @@ from bitvox.errors import RequestError
 from bitvox.exporters.onnx.audit import check_kernels, kernels_reached
 from bitvox.exporters.onnx.build import WrittenModel, write_model
 from bitvox.exporters.onnx.costs import OnnxCosts
-from bitvox.exporters.onnx.export import export_full_precision, prove
+from bitvox.exporters.onnx.exporter import export_full_precision, prove
 from bitvox.exporters.onnx.skeleton import build_skeleton
 from bitvox.exporters.onnx.standard import settle
 from support import PackedCosts, noise_clips, tiny_model
@@ -187,7 +187,7 @@ def test_the_first_site_that_differs_is_named(tmp_path: Path) -> None:
     written = write(plan, tmp_path)
     third = [s for s in plan.sites if s.bits is not None][2]
     other = plan.replace(sites=tuple(s.replace(clip=0.5) if s is third else s for s in plan.sites))
-    with pytest.raises(RequestError, match=f"site '{third.site}': its output in ONNX Runtime differs"):
+    with pytest.raises(RequestError, match=f"site '{third.site}': its output in the runtime differs"):
         prove(model, lower(model, other), written, noise_clips()[0], allow_float=False)
 
 

@@ -1,32 +1,36 @@
-"""Write the ONNX files of a bundle, then prove them: load, audit the kernels, compare every site."""
+"""The ONNX target, as `bitvox.exporters.targets` asks for it: write the files, then prove them.
+
+Proving is to load them, to audit the kernels, and to compare every site.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from bitvox.compiler.frontend.model import FloatArray, SpeechModel
+from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
 from bitvox.compiler.lowering.packed import PackedModel, full_precision
+from bitvox.compiler.passes.plan import SitePlan
 from bitvox.errors import RequestError
 from bitvox.exporters.onnx.audit import check_kernels, kernels_reached
 from bitvox.exporters.onnx.build import WrittenModel, write_model
-from bitvox.exporters.onnx.parity import Parity, measure_parity
+from bitvox.exporters.onnx.costs import OnnxCosts as byte_costs
+from bitvox.exporters.onnx.parity import measure_parity
 from bitvox.exporters.onnx.skeleton import build_skeleton
+from bitvox.exporters.onnx.standard import settle
+from bitvox.exporters.proof import ExportReport
 
+__all__ = [
+    "PACKAGES",
+    "build_skeleton",
+    "byte_costs",
+    "export_full_precision",
+    "longest_kernel",
+    "prove",
+    "settle",
+    "write_model",
+]
 
-@dataclass(frozen=True)
-class ExportReport:
-    """What was found when the written files were run.
-
-    Attributes:
-        kernels: Site -> operator that the runtime reached.
-        float_sites: Sites that were meant to compute in integers and run in float.
-        parity: Difference of every site from the quantised torch model.
-    """
-
-    kernels: dict[str, str]
-    float_sites: tuple[str, ...]
-    parity: Parity
+PACKAGES = ("torch", "onnxscript", "transformers")
 
 
 def prove(
@@ -54,3 +58,10 @@ def export_full_precision(model: SpeechModel, folder: Path) -> Path:
     """Write the float32 model that bundles are compared with; returns its `model.onnx`."""
     folder.mkdir(parents=True, exist_ok=True)
     return write_model(build_skeleton(model), full_precision(model), folder).model
+
+
+def longest_kernel(site: Site, plan: SitePlan) -> str:
+    """The longest name that the audit can report for a site of this form."""
+    if plan.bits is None or plan.activations == "float":
+        return "MatMulNBits" if site.operator == "linear" else "Conv"
+    return "DynamicQuantizeMatMul" if site.operator == "linear" else "QLinearConv"
