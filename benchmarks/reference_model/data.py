@@ -6,7 +6,7 @@ import csv
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -145,21 +145,19 @@ def augment(audio: NDArray[np.int16], rng: np.random.Generator) -> Audio:
     return normalise(result.astype(np.float32))
 
 
-class Mixture:
-    """Draws clips from several sources by weight and joins short ones of the same speaker."""
+class JoinedClips:
+    """Draws a clip, or sometimes two clips of one speaker with a pause between."""
 
-    def __init__(self, sources: Mapping[str, Sequence[Clip]], joined: str, join_chance: float) -> None:
-        self._sources = {name: list(clips) for name, clips in sources.items()}
-        self._joined, self._join_chance = joined, join_chance
+    def __init__(self, clips: Sequence[Clip], chance: float) -> None:
+        self._clips, self._chance = clips, chance
         self._by_speaker: dict[str, list[Clip]] = defaultdict(list)
-        for clip in self._sources[joined]:
+        for clip in clips:
             self._by_speaker[clip.speaker].append(clip)
 
-    def draw(self, weights: Mapping[str, float], rng: random.Random) -> Clip:
-        """One clip; for the joined source sometimes two clips of one speaker, with a pause between."""
-        name = rng.choices(list(weights), weights=list(weights.values()))[0]
-        clip = rng.choice(self._sources[name])
-        if name != self._joined or rng.random() >= self._join_chance:
+    def draw(self, rng: random.Random) -> Clip:
+        """One clip, or two as one of at most 7 s."""
+        clip = rng.choice(self._clips)
+        if rng.random() >= self._chance:
             return clip
         other = rng.choice(self._by_speaker[clip.speaker])
         if len(clip.audio) + len(other.audio) > 7 * SAMPLE_RATE:
@@ -168,6 +166,18 @@ class Mixture:
         return Clip(
             np.concatenate((clip.audio, pause, other.audio)), f"{clip.text} {other.text}", clip.speaker
         )
+
+
+class Mixture:
+    """Draws clips from several sources by weight; a source gives one clip for a random state."""
+
+    def __init__(self, sources: Mapping[str, Callable[[random.Random], Clip]]) -> None:
+        self._sources = sources
+
+    def draw(self, weights: Mapping[str, float], rng: random.Random) -> Clip:
+        """One clip of a source chosen by `weights`."""
+        name = rng.choices(list(weights), weights=list(weights.values()))[0]
+        return self._sources[name](rng)
 
     def batches(
         self, weights: Mapping[str, float], seed: int, pool: int = 192, seconds: float = 28.0

@@ -21,6 +21,7 @@ import json
 import math
 import os
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,8 +37,19 @@ from torch.nn import functional
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2Processor
 from transformers.utils import logging as transformers_logging
 
-from .data import REPOSITORY, SAMPLE_RATE, Batch, Clip, Mixture, load_clips, shared_folder, synthetic_clips
+from .data import (
+    REPOSITORY,
+    SAMPLE_RATE,
+    Batch,
+    Clip,
+    JoinedClips,
+    Mixture,
+    load_clips,
+    shared_folder,
+    synthetic_clips,
+)
 from .evaluate import transcribe
+from .splicing import WordStock, cut_words
 from .synthesis import PhonemeTable
 
 ASSETS = REPOSITORY / "bitvox" / "assets" / "reference-ctc"
@@ -48,8 +60,8 @@ PHONEME_WEIGHT = 0.5
 ADAM_PEAK = 6e-4
 MUON_PEAK = 1e-3
 # Shares of the draws; the last part of the time goes to the domain that the model is measured on.
-EARLY = {"an4": 0.48, "speechocean762": 0.16, "spelling": 0.27, "sentences": 0.09}
-LATE = {"an4": 0.64, "speechocean762": 0.10, "spelling": 0.23, "sentences": 0.03}
+EARLY = {"an4": 0.24, "spliced": 0.30, "speechocean762": 0.18, "spelling": 0.20, "sentences": 0.08}
+LATE = {"an4": 0.36, "spliced": 0.30, "speechocean762": 0.12, "spelling": 0.18, "sentences": 0.04}
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ def build_optimisers(model: torch.nn.Module, head: torch.nn.Module) -> list[torc
 def build_model(init: str) -> Wav2Vec2ForCTC:
     """The model in the shipped structure with the weights of `init` ("none": random) that fit it."""
     config = Wav2Vec2Config.from_pretrained(ASSETS)
-    config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks = 0.06, 6, 1
+    config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks = 0.10, 6, 1
     config.mask_feature_prob, config.mask_feature_length = 0.05, 8
     # The drawing of dropout masks for the widest activations costs more time than it is worth here.
     config.attention_dropout = config.activation_dropout = config.layerdrop = 0.0
@@ -136,16 +148,22 @@ def ctc_loss(logits: torch.Tensor, labels: Sequence[Sequence[int]]) -> torch.Ten
 
 
 def prefetched(make: Callable[[], Iterator[Batch]], ahead: int = 24) -> Iterator[Batch]:
-    """The batches of `make()`, drawn by a thread so that augmentation fills idle time."""
-    waiting: queue.Queue[Batch] = queue.Queue(ahead)
+    """The endless batches of `make()`, drawn by a thread so that augmentation fills idle time."""
+    waiting: queue.Queue[Batch | Exception] = queue.Queue(ahead)
 
     def fill() -> None:
-        for batch in make():
-            waiting.put(batch)
+        try:
+            for batch in make():
+                waiting.put(batch)
+        except Exception as error:  # raised where the batch is waited for
+            waiting.put(error)
 
     threading.Thread(target=fill, daemon=True).start()
     while True:
-        yield waiting.get()
+        batch = waiting.get()
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 class Trainer:
@@ -284,6 +302,16 @@ def load_sources(settings: Settings) -> dict[str, list[Clip]]:
     return {**real, "spelling": spelling, "sentences": sentences}
 
 
+def drawers(sources: dict[str, list[Clip]], trainer: Trainer) -> dict[str, Callable[[random.Random], Clip]]:
+    """How a clip is drawn from each source; the words to splice are cut by the starting checkpoint."""
+    aligner = Wav2Vec2ForCTC.from_pretrained(trainer.settings.init, dtype=torch.float32)
+    stock = WordStock(cut_words(sources["an4"], aligner, trainer.processor))
+    plain = {
+        name: (lambda rng, clips=clips: rng.choice(clips)) for name, clips in sources.items() if name != "an4"
+    }
+    return {**plain, "an4": JoinedClips(sources["an4"], 0.3).draw, "spliced": stock.draw}
+
+
 def training_batches(trainer: Trainer, mixture: Mixture) -> Iterator[Batch]:
     """Endless batches, seeded by the number of the pool that they are drawn from."""
     while True:
@@ -300,7 +328,7 @@ def train(settings: Settings) -> None:
     dev = {"an4": load_clips("an4", "dev"), "speechocean762": load_clips("speechocean762", "dev", 60)}
     trainer = Trainer(settings, PhonemeTable([clip.text for clips in sources.values() for clip in clips]))
     trainer.resume()
-    mixture = Mixture(sources, joined="an4", join_chance=0.3)
+    mixture = Mixture(drawers(sources, trainer))
     last = time.monotonic()
     next_save, next_evaluation = last + SAVE_EVERY_S, last + EVALUATE_EVERY_S
     losses: list[tuple[float, float]] = []
