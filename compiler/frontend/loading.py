@@ -15,6 +15,7 @@ import torch
 from bitvox.compiler.frontend.families import FAMILIES, Family, supported
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.prepare import prepare
+from bitvox.compiler.frontend.processor import Processor
 from bitvox.compiler.frontend.sites import find_sites
 from bitvox.errors import InputError
 
@@ -36,7 +37,7 @@ def load_model(name: str | Path) -> SpeechModel:
     config = _read_config(folder)
     family = _family_of(config, folder)
     module, processor = _read_weights(family, folder)
-    fingerprint = _fingerprint(module, config)  # before folding, whose last digits depend on the threads
+    fingerprint = _fingerprint(module, config, processor)  # of the tensors as stored, before any is folded
     prepare(module)
     wrapped = family.wrap(module)
     return SpeechModel(
@@ -108,7 +109,7 @@ def _family_of(config: dict[str, Any], folder: Path) -> Family:
     return family
 
 
-def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, Any]:
+def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, Processor]:
     try:
         return family.load(folder)
     except InputError:
@@ -118,8 +119,9 @@ def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, Any]:
         raise InputError(f"model '{folder}': the checkpoint cannot be loaded ({reason[:200]})") from error
 
 
-def _fingerprint(module: torch.nn.Module, config: dict[str, Any]) -> str:
+def _fingerprint(module: torch.nn.Module, config: dict[str, Any], processor: Processor) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    digest.update(processor.model_dump_json().encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().numpy().data)

@@ -69,7 +69,8 @@ class SpeechModel:
 
     Attributes:
         source: The name it was asked for by.
-        fingerprint: SHA-256 over the checkpoint's configuration and tensors; keys every cached result.
+        fingerprint: SHA-256 over the checkpoint's configuration, processor and tensors; keys every cached
+            result.
         architecture: Class name of the checkpoint, e.g. `Wav2Vec2ForCTC`.
         family: `ctc` (later also `encoder-decoder`, `classifier`).
         module: Prepared float32 module in eval mode: samples [B, T] in, logits [B, frames, vocabulary] out.
