@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 from transformers.activations import GELUActivation
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import (
+    disable_progress_bar,
+    get_verbosity,
+    set_verbosity,
+    set_verbosity_error,
+)
 
 from bitvox.compiler.frontend.attention import ATTENTION
 from bitvox.compiler.frontend.family import Family
@@ -41,16 +48,34 @@ def _wrap(module: torch.nn.Module) -> torch.nn.Module:
     return _SamplesToLogits(module.get_submodule("wav2vec2"), module.get_submodule("lm_head"))
 
 
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar and no report of the tensors: what is wrong with them is said in one line."""
+    disable_progress_bar()
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)
+
+
 def _load(folder: Path) -> tuple[torch.nn.Module, Processor]:
-    disable_progress_bar()  # stderr carries bitvox's own progress
-    loaded: Any = Wav2Vec2ForCTC.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        attn_implementation=ATTENTION,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    with _quiet_transformers():
+        loaded: Any = Wav2Vec2ForCTC.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # transformers' own error for them names nothing
+            output_loading_info=True,
+        )
     module, report = loaded
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        raise InputError(
+            f"model '{folder}': the tensor {name} has shape {list(stored)}, "
+            f"config.json asks for {list(expected)}"
+        )
     missing = sorted(set(report["missing_keys"]) - _TRAINING_ONLY)
     if missing:
         raise InputError(f"model '{folder}': the weights lack {missing[0]} ({len(missing)} tensors in all)")

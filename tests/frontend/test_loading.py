@@ -87,6 +87,30 @@ def test_weights_that_are_not_there_are_named(copy: Path) -> None:
     assert "the weights lack lm_head.weight" in fails(copy)
 
 
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(
+    copy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = load_file(copy / "model.safetensors")
+    state["lm_head.weight"] = state["lm_head.weight"][:, :-1].contiguous()
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    assert "the tensor lm_head.weight has shape [8, 31], config.json asks for [8, 32]" in fails(copy)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("preprocessor_config.json", {"sampling_rate": 8000}),
+        ("preprocessor_config.json", {"do_normalize": False}),
+        ("vocab.json", {"A": 6, "B": 5}),
+    ],
+)
+def test_the_fingerprint_knows_the_processor(copy: Path, name: str, changes: dict[str, object]) -> None:
+    """Results are kept by fingerprint: calibration depends on the rate and the normalisation."""
+    edit_json(copy / name, **changes)
+    assert load_model(copy).fingerprint != tiny_model().fingerprint
+
+
 def test_decoding_collapses_repeats_and_blanks() -> None:
     processor = tiny_model().processor
     tokens = [0, 5, 5, 0, 5, 4, 4, 6, 1, 0]
@@ -95,8 +119,7 @@ def test_decoding_collapses_repeats_and_blanks() -> None:
     assert processor.decode(logits[:0]) == ""
 
 
-def edit_config(folder: Path, **changes: object) -> None:
-    path = folder / "config.json"
+def edit_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -117,7 +140,7 @@ def test_a_file_is_not_a_checkpoint(copy: Path) -> None:
 
 
 def test_unsupported_architecture_names_the_supported(copy: Path) -> None:
-    edit_config(copy, architectures=["BertModel"])
+    edit_json(copy / "config.json", architectures=["BertModel"])
     assert "BertModel is not supported; supported: Wav2Vec2ForCTC" in fails(copy)
 
 
