@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bitvox.benchmarks.metrics import count_words, identical_share
+from bitvox.compiler.frontend.threads import side_by_side, single_threaded
 from bitvox.compiler.lowering.packed import lower
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.exporters.manifest import Agreement, FileEntry, Manifest
@@ -73,7 +74,8 @@ def judge(voice: Voice, folder: Path, target: str) -> Agreement | None:
     if not voice.judging:
         return None
     session, processor = open_session(target, folder, num_threads=1), voice.model.processor
-    full = [voice.model.transcribe(clip.samples) for clip in voice.judging]
+    with single_threaded() as threads:  # near ties fall where they fall on any machine
+        full = side_by_side(voice.model.transcribe, [clip.samples for clip in voice.judging], threads)
     ours = [processor.decode(session.run(processor.features(clip.samples))) for clip in voice.judging]
     counts = count_words(full, ours)
     return Agreement(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib.metadata import version
 
+from bitvox.code_version import code_version
 from bitvox.compiler.frontend.audio import Clip, read_folder, split_clips
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
@@ -61,8 +61,8 @@ def read_voice(request: CompileRequest, store: FileStore, progress: Progress) ->
 
 
 def _skeleton(target: str, writer: Exporter, model: SpeechModel, store: FileStore) -> bytes:
-    versions = ",".join(f"{name} {version(name)}" for name in ("bitvox", *writer.PACKAGES))
-    key = hashlib.sha256(f"skeleton {target} {versions} {model.fingerprint}".encode()).hexdigest()
+    code = code_version(*writer.PACKAGES)
+    key = hashlib.sha256(f"skeleton {target} {code} {model.fingerprint}".encode()).hexdigest()
     kept = store.get_bytes(key)
     if kept is None:
         kept = writer.build_skeleton(model)

@@ -12,7 +12,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from bitvox.code_version import code_version
 from bitvox.compiler.frontend.model import Site
+from bitvox.compiler.frontend.threads import single_threaded
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.plan import QuantPlan, Range, SitePlan
@@ -32,7 +34,8 @@ def calibrate_by_unit(
     kept = {group: text for group, key in keys.items() if (text := store.get(key)) is not None}
     missing = [group for group in groups if group not in kept]
     if missing:
-        calibrated = CalibratePass(method, seed).run(context, _only(plan, missing))
+        with single_threaded():
+            calibrated = CalibratePass(method, seed).run(context, _only(plan, missing))
         for group in missing:
             kept[group] = json.dumps([_found(calibrated.site(site.name)) for site in group])
             store.put(keys[group], kept[group])
@@ -57,7 +60,8 @@ def _only(plan: QuantPlan, groups: Sequence[_Group]) -> QuantPlan:
 
 
 def _base(context: PassContext, method: str, seed: int) -> str:
-    digest = hashlib.sha256(f"unit calibration\0{context.model.fingerprint}\0{method}\0{seed}".encode())
+    words = ("unit calibration", code_version("torch"), context.model.fingerprint, method, str(seed))
+    digest = hashlib.sha256("\0".join(words).encode())
     for samples in context.clips:
         digest.update(samples.tobytes())
     return digest.hexdigest()

@@ -1,10 +1,11 @@
-"""Bring a loaded module into the form that every later room expects: eval mode, plain weights, no
-gradients."""
+"""Bring a loaded module into the form that later rooms expect: eval mode, plain weights, no gradients."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn.utils import parametrize
+
+from bitvox.compiler.frontend.threads import single_threaded
 
 
 def prepare(module: torch.nn.Module) -> None:
@@ -15,13 +16,11 @@ def prepare(module: torch.nn.Module) -> None:
     """
     module.eval()
     module.requires_grad_(False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the norm's last digits depend on how many share its sum
-    for child in module.modules():
-        if parametrize.is_parametrized(child):
-            for name in list(child.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(child, name, leave_parametrized=True)
-    torch.set_num_threads(threads)
+    with single_threaded():  # the norm's last digits depend on how many share its sum
+        for child in module.modules():
+            if parametrize.is_parametrized(child):
+                for name in list(child.parametrizations):  # type: ignore[arg-type]
+                    parametrize.remove_parametrizations(child, name, leave_parametrized=True)
     for name, child in list(module.named_modules()):
         if isinstance(child, torch.nn.Dropout) and name:
             parent, _, attribute = name.rpartition(".")

@@ -6,27 +6,17 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Protocol
 
+from bitvox.code_version import code_version
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
+from bitvox.compiler.frontend.threads import single_threaded
 from bitvox.compiler.passes.bytes import ByteCosts
 from bitvox.compiler.passes.plan import WIDTHS, QuantPlan
 from bitvox.compiler.passes.plan_json import plan_from_json, plan_to_json
 from bitvox.compiler.passes.verify import Fact, established_facts, verify_plan
 from bitvox.errors import InputError
-
-
-class Progress(Protocol):
-    """Told how far a stage of the work is."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """`done` of `total` steps of `stage` are finished."""
-        ...
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+from bitvox.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -38,12 +28,15 @@ class PassContext:
         clips: Calibration clips, float32 samples [T] each, at the model's rate.
         costs: What the target charges in bytes.
         progress: Told how far the work is.
+        threads: Most computations that a pass may have under way at once, each on one thread; it never
+            changes a result.
     """
 
     model: SpeechModel
     clips: tuple[FloatArray, ...]
     costs: ByteCosts
-    progress: Progress = silent
+    progress: Progress = no_progress
+    threads: int = 1
 
 
 class Pass(Protocol):
@@ -83,7 +76,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Sequential:
-    """Passes in order. The plan is verified after each; a finished pass is kept and not run again."""
+    """Passes in order. The plan is verified after each; a finished pass is kept and not run again.
+
+    Passes compute on one thread (see `threads`), so that a plan does not depend on how many there are.
+    """
 
     passes: tuple[Pass, ...]
 
@@ -103,7 +99,7 @@ class Sequential:
         for step in self.passes:
             key = _key(base, step, plan)
             kept = _load(store, key) if store is not None else None
-            result = kept or step.run(context, plan)
+            result = kept or _run(step, context, plan)
             facts |= step.ensures
             verify_plan(context.model, result, facts)
             if store is not None and kept is None:
@@ -119,6 +115,11 @@ class Sequential:
                     f"pass {step.name}: needs {', '.join(missing)}, which no pass before it provides"
                 )
             facts |= step.ensures
+
+
+def _run(step: Pass, context: PassContext, plan: QuantPlan) -> QuantPlan:
+    with single_threaded() as threads:
+        return step.run(dataclasses.replace(context, threads=threads), plan)
 
 
 def _load(store: Store, key: str) -> QuantPlan | None:
@@ -138,10 +139,9 @@ def _key(base: str, step: Pass, plan: QuantPlan) -> str:
 
 
 def _context_digest(context: PassContext, plan: QuantPlan) -> str:
-    """SHA-256 over what a result depends on beside pass and plan: version, model, clips, costs."""
-    digest = hashlib.sha256(
-        f"{version('bitvox')}\0{context.model.fingerprint}\0{context.costs.fixed}".encode()
-    )
+    """SHA-256 over what a result depends on beside pass and plan: code, model, clips, costs."""
+    code = code_version("torch", "transformers", "numpy")
+    digest = hashlib.sha256(f"{code}\0{context.model.fingerprint}\0{context.costs.fixed}".encode())
     for site, entry in zip(context.model.sites, plan.sites, strict=True):
         sizes = [context.costs.site(site, b, entry.granularity, entry.activations) for b in (*WIDTHS, None)]
         digest.update(repr(sizes).encode())

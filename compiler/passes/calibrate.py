@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bitvox.compiler.frontend.model import Site
+from bitvox.compiler.frontend.threads import side_by_side
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.observers import (
     FrameSampler,
@@ -106,15 +108,21 @@ class CalibratePass:
         return observed
 
     def _search(self, context: PassContext, plan: QuantPlan, observed: _Observed) -> QuantPlan:
-        found: dict[str, SitePlan] = {}
         groups = _quantised_groups(context, plan)
-        for done, group in enumerate(groups):
+        done = itertools.count(1)
+
+        def search(group: tuple[Site, ...]) -> list[SitePlan]:
             entries = [plan.site(site.name) for site in group]
             samples = [observed.sample(context, site) for site in group]
             result = search_steps(samples, entries, _OBJECTIVES[self.method])
-            for entry, clip in zip(entries, result.clips, strict=True):
-                found[entry.site] = entry.replace(clip=clip, input_range=result.input_range)
-            context.progress("search steps", done + 1, len(groups))
+            context.progress("search steps", next(done), len(groups))
+            return [
+                entry.replace(clip=clip, input_range=result.input_range)
+                for entry, clip in zip(entries, result.clips, strict=True)
+            ]
+
+        searched = side_by_side(search, groups, context.threads)
+        found = {entry.site: entry for entries in searched for entry in entries}
         return plan.replace(sites=tuple(found.get(entry.site, entry) for entry in plan.sites))
 
 

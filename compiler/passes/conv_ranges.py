@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bitvox.compiler.frontend.model import SpeechModel
+from bitvox.compiler.frontend.threads import side_by_side
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.plan import QuantPlan, Range, SitePlan, rounded
 from bitvox.compiler.passes.quantizer import QuantisedSite, quantise_module
@@ -76,7 +77,8 @@ class _Trial:
 
     def __init__(self, context: PassContext, plan: QuantPlan) -> None:
         self._inputs = _excerpts(context)
-        self._expected = [functional.log_softmax(context.model.module(x), dim=-1) for x in self._inputs]
+        self._threads = context.threads
+        self._expected = self._log_probabilities(context.model.module)
         # Weights at 8 bits: the search is for ranges, and rounding of narrow weights would hide them.
         widest = (entry if entry.bits is None else entry.replace(bits=8) for entry in plan.sites)
         self._module = quantise_module(context.model, plan.replace(sites=tuple(widest)))
@@ -88,11 +90,19 @@ class _Trial:
             assert isinstance(site, QuantisedSite)
             site.plan = entry.replace(bits=8)
         total, frames = 0.0, 0
-        for x, expected in zip(self._inputs, self._expected, strict=True):
-            found = functional.log_softmax(self._module(x), dim=-1)
+        for found, expected in zip(self._log_probabilities(self._module), self._expected, strict=True):
             total += float(functional.kl_div(found, expected, reduction="sum", log_target=True))
             frames += expected.shape[1]
         return total / frames if math.isfinite(total) else math.inf
+
+    def _log_probabilities(self, module: torch.nn.Module) -> list[Tensor]:
+        """Logarithm of the distribution over the vocabulary, [1, frames, vocabulary] of each excerpt."""
+
+        @torch.inference_mode()
+        def run(features: Tensor) -> Tensor:
+            return functional.log_softmax(module(features), dim=-1)
+
+        return side_by_side(run, self._inputs, self._threads)
 
 
 def _excerpts(context: PassContext) -> list[Tensor]:

@@ -1,10 +1,16 @@
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import torch
 
+from bitvox import code_version
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
+from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
@@ -106,3 +112,66 @@ def test_a_finished_plan_can_be_calibrated_again() -> None:
     again = Sequential((CalibratePass("cosine"),)).run(context, finished)
     assert [e.bits for e in again.sites] == [e.bits for e in finished.sites]
     assert again.method.endswith("calibration=cosine")
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summing:
+    """Scores every site with a sum whose last digits depend on how many threads share it."""
+
+    name: ClassVar[str] = "summing"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset()
+
+    def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
+        values = torch.linspace(0, 1, 5_000_001).square().sin()
+        return plan.replace(sites=tuple(entry.replace(score=float(values.sum())) for entry in plan.sites))
+
+
+def test_a_result_does_not_depend_on_the_number_of_threads(threads: None) -> None:
+    context, plan, _ = _start()
+    results, alone = [], []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        alone.append(_Summing().run(context, plan))
+        results.append(Sequential((_Summing(),)).run(context, plan))
+        assert torch.get_num_threads() == count
+    assert alone[0] != alone[1]
+    assert results[0] == results[1] == results[2]
+
+
+def test_convolution_ranges_fit_alike_on_many_threads(threads: None) -> None:
+    context, plan, passes = _start()
+    calibrated = passes.run(context, plan)
+    results = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        results.append(Sequential((FitConvRangesPass(),)).run(context, calibrated))
+    assert results[0] == results[1]
+
+
+def test_other_code_shares_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A version number stays the same while one works on it: entries are kept under the source."""
+    context, plan, passes = _start()
+    store = DictStore()
+    passes.run(context, plan, store)
+    changed = tmp_path / "changed.py"
+    changed.write_text("# another pass\n")
+    monkeypatch.setattr(code_version, "_sources", lambda: iter([("bitvox.compiler/changed.py", changed)]))
+    code_version.code_version.cache_clear()
+    try:
+        passes.run(context, plan, store)
+    finally:
+        code_version.code_version.cache_clear()
+    assert len(store) == 6
+
+
+def test_the_code_is_every_module_of_the_rooms() -> None:
+    names = {name for name, _ in code_version._sources()}
+    assert {"bitvox.compiler/passes/base.py", "bitvox.exporters/onnx/forms.py"} <= names
