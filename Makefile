@@ -35,7 +35,7 @@ test: lint types
 	$(PY) -m pytest -n 2 --dist loadfile -q
 
 reference-model: $(READY)
-	$(PY) -m bitvox.benchmarks.reference_model.train --out build/reference-model
+	$(PY) -m bitvox.benchmarks.reference_model.train --out build/reference-model --hours 2.1
 
 clean:
 	rm -rf $(VENV) build demo
