@@ -14,9 +14,12 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml CMakeLists.txt $(wildcard runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/*)
+$(READY): pyproject.toml CMakeLists.txt $(wildcard runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/* \
+		runtime_kernels/adapters/executorch/*)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --editable '.[test]'
+	$(PY) -m pip install --quiet --editable '.[executorch,test]'
+	# Again: the operator library is built against the executorch package, which a new environment has only now.
+	$(PY) -m pip install --quiet --no-deps --editable .
 	touch $@
 
 demo: $(READY)

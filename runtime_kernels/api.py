@@ -34,6 +34,18 @@ class PackedWeight:
         """Resident bytes: 64, n/8 per code (K and N rounded up to 32 and 16), scales, zero points."""
         return int(self._native.nbytes)
 
+    def __bytes__(self) -> bytes:
+        """The layout that include/bitvox/nbit.h describes, the same for every instruction set."""
+        return bytes(self._native)
+
+    @classmethod
+    def from_bytes(cls, packed: NDArray[np.uint8]) -> PackedWeight:
+        """A copy of uint8 bytes that `bytes(weight)` gave; ValueError where they are no packed weight."""
+        native = _native.Packed(np.ascontiguousarray(packed, np.uint8).reshape(-1))
+        outputs, depth, taps = native.extents
+        shape = (outputs, depth) if taps == 1 else (outputs, depth // taps, taps)
+        return cls(native.bits, shape, native.group or None, native)
+
 
 def isa() -> str:
     """The instruction set in use: BITVOX_ISA where set, else the best that this CPU has."""

@@ -4,16 +4,19 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -107,6 +110,12 @@ class Packed {
         size_t bytes = 0;
         require(nbit_packed_bytes(&shape, &bytes));
         memory_.reserve(bytes);
+    }
+    // A copy of bytes that hold the layout already.
+    explicit Packed(Input<uint8_t, 1> bytes) : shape_{} {
+        memory_.reserve(bytes.size());
+        std::memcpy(memory_.data(), bytes.data(), bytes.size());
+        require(nbit_inspect(memory_.data(), memory_.size(), &shape_));
     }
     void* data() const { return memory_.data(); }
     size_t size() const { return memory_.size(); }
@@ -255,7 +264,15 @@ std::optional<std::string> default_isa() {
 
 NB_MODULE(_native, m) {
     nb::class_<Packed>(m, "Packed")
+        .def(nb::init<Input<uint8_t, 1>>(), nb::arg("bytes"))
         .def_prop_ro("nbytes", &Packed::size)
+        .def_prop_ro("bits", [](const Packed& p) { return p.shape().bits; })
+        .def_prop_ro("group", [](const Packed& p) { return p.shape().group; })
+        .def_prop_ro("extents",
+                     [](const Packed& p) {
+                         const nbit_shape& s = p.shape();
+                         return std::make_tuple(s.outputs, s.depth, s.taps);
+                     })
         .def("__bytes__", [](const Packed& p) { return nb::bytes(p.data(), p.size()); });
     m.def("pack", &pack, nb::arg("codes"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("bits"),
           nb::arg("group"), nb::arg("taps"), nb::arg("half_scales"));

@@ -1,0 +1,1 @@
+"""ExecuTorch's adapter: the operator library and its registration with torch for export."""

@@ -1,0 +1,137 @@
+"""`bitvox::linear` and `bitvox::conv1d` for torch: what an exported program calls, and its meaning on a CPU.
+
+Importing this module registers both operators with torch, with the `.out` variants that ExecuTorch calls.
+
+x is float32; weight holds the bytes of a `PackedWeight`, uint8 [bytes]; bias is float32 [outputs] or None;
+activation is `none` or `gelu`. With x_scale 0 activations are rounded to 8 bits with scales of their own:
+each row of a linear, each run of 128 output frames of a convolution. With x_scale > 0 they are calibrated:
+q = clip(rint(x / x_scale) + x_zero, -128, 127).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bitvox.runtime_kernels import api
+
+_COMMON = "str activation, float x_scale, int x_zero"
+_LINEAR = f"(Tensor x, Tensor weight, Tensor? bias, int outputs, {_COMMON}"
+_CONV1D = (
+    "(Tensor x, Tensor weight, Tensor? bias, int outputs, int taps, int stride, int padding, int dilation, "
+    f"int groups, {_COMMON}"
+)
+
+_library = torch.library.Library("bitvox", "FRAGMENT")
+for _name, _arguments in (("linear", _LINEAR), ("conv1d", _CONV1D)):
+    _library.define(f"{_name}{_arguments}) -> Tensor")
+    _library.define(f"{_name}.out{_arguments}, *, Tensor(a!) out) -> Tensor(a!)")
+
+
+def frames_out(frames: int, taps: int, stride: int, padding: int, dilation: int) -> int:
+    """Output frames of a Conv1d over `frames` input frames."""
+    return (frames + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+
+
+@torch.library.register_fake("bitvox::linear")
+def _fake_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    outputs: int,
+    activation: str,
+    x_scale: float,
+    x_zero: int,
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], outputs))
+
+
+@torch.library.register_fake("bitvox::conv1d")
+def _fake_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    outputs: int,
+    taps: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    activation: str,
+    x_scale: float,
+    x_zero: int,
+) -> Tensor:
+    return x.new_empty((x.shape[0], outputs, frames_out(x.shape[2], taps, stride, padding, dilation)))
+
+
+def _linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    outputs: int,
+    activation: str,
+    x_scale: float,
+    x_zero: int,
+) -> Tensor:
+    packed = _packed(weight, outputs)
+    rows = x.reshape(-1, x.shape[-1])
+    y = api.linear(
+        rows, packed, bias, 1, _activation(activation), x_scale=x_scale or None, x_zero_point=x_zero
+    )
+    return y.reshape(*x.shape[:-1], outputs)
+
+
+def _conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    outputs: int,
+    taps: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    activation: str,
+    x_scale: float,
+    x_zero: int,
+) -> Tensor:
+    y: Tensor = api.conv1d(
+        x.contiguous(),
+        _packed(weight, outputs),
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        activation=_activation(activation),
+        x_scale=x_scale or None,
+        x_zero_point=x_zero,
+    )
+    return y
+
+
+def _packed(weight: Tensor, outputs: int) -> api.PackedWeight:
+    packed = api.PackedWeight.from_bytes(weight.numpy())
+    if packed.shape[0] != outputs:
+        raise ValueError(f"weight: packed with {packed.shape[0]} outputs; the call says {outputs}")
+    return packed
+
+
+def _activation(name: str) -> api.Activation:
+    if name not in ("none", "gelu"):
+        raise ValueError(f"activation: {name!r}; 'none' or 'gelu' is needed")
+    return "gelu" if name == "gelu" else None
+
+
+def _linear_out(*arguments: object, out: Tensor) -> Tensor:
+    return out.copy_(_linear(*arguments))  # type: ignore[arg-type]
+
+
+def _conv1d_out(*arguments: object, out: Tensor) -> Tensor:
+    return out.copy_(_conv1d(*arguments))  # type: ignore[arg-type]
+
+
+_library.impl("linear", _linear, "CPU")
+_library.impl("conv1d", _conv1d, "CPU")
+_library.impl("linear.out", _linear_out, "CPU")
+_library.impl("conv1d.out", _conv1d_out, "CPU")
