@@ -14,11 +14,11 @@ help:
 
 setup: $(READY)
 
+# Installed twice: bitvox's operators are built against the executorch package, which is there only then.
 $(READY): pyproject.toml CMakeLists.txt $(wildcard runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/* \
 		runtime_kernels/adapters/executorch/*)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --editable '.[executorch,test]'
-	# Again: the operator library is built against the executorch package, which a new environment has only now.
 	$(PY) -m pip install --quiet --no-deps --editable .
 	touch $@
 
