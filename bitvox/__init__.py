@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bitvox.exporters.runner import Runner, open_runner
     from bitvox.exporters.verify import verify
     from bitvox.request import CompileReport, CompileRequest
+    from bitvox.runtime_kernels.adapters.onnxruntime.library import session_options
 
 # Name -> (module, name there).
 _HOMES = {
@@ -48,6 +49,7 @@ _HOMES = {
     "Runner": ("bitvox.exporters.runner", "Runner"),
     "open_runner": ("bitvox.exporters.runner", "open_runner"),
     "verify": ("bitvox.exporters.verify", "verify"),
+    "session_options": ("bitvox.runtime_kernels.adapters.onnxruntime.library", "session_options"),
     "Dataset": ("bitvox.benchmarks.dataset", "Dataset"),
     "read_dataset": ("bitvox.benchmarks.dataset", "read_dataset"),
     "EvalReport": ("bitvox.benchmarks.evaluate", "EvalReport"),
@@ -83,6 +85,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "open_runner",
     "Runner",
     "verify",
+    "session_options",
     # judging it
     "read_dataset",
     "Dataset",

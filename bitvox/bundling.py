@@ -61,9 +61,7 @@ def planned_bytes(voice: Voice, plan: QuantPlan) -> int:
     """
     with tempfile.TemporaryDirectory() as scratch:
         written = voice.exporter.write_model(voice.skeleton, lower(voice.model, plan), Path(scratch))
-        kernels = {
-            site.name: voice.exporter.longest_kernel(site, plan.site(site.name)) for site in voice.model.sites
-        }
+        kernels = {site.name: voice.exporter.longest_kernel(site, plan) for site in voice.model.sites}
         worst = Agreement(clips=9999, seconds=9999.123, word_error_rate=100.123456, identical=0.123456)
         manifest = _describe(voice, plan, written, kernels, worst)
         return sum(path.stat().st_size for path in written.files) + len(manifest.to_json().encode())

@@ -13,6 +13,7 @@ from bitvox.compiler.passes.bytes import paper_bytes
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.bundle import Bundle, check_output, write_atomically
+from bitvox.exporters.targets import runtime
 from bitvox.planning import plan_for
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileReport, CompileRequest
@@ -32,7 +33,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = no_progress) ->
         RequestError: The request cannot be met; names the nearest that can.
     """
     started = time.monotonic()
-    _check_output(request)
+    _check_request(request)
     return _compile(request, read_voice(request, default_store(), progress), started, progress)
 
 
@@ -53,15 +54,17 @@ def sweep(
         dataclasses.replace(request, budget=budget, out=request.out / str(budget)) for budget in budgets
     ]
     for one in requests:
-        _check_output(one)
+        _check_request(one)
     voice = read_voice(request, default_store(), progress)
     return [_compile(one, voice, time.monotonic(), progress) for one in requests]
 
 
-def _check_output(request: CompileRequest) -> None:
+def _check_request(request: CompileRequest) -> None:
+    """Refuse at once what would fail after the work is done."""
     if request.out is None:
         raise InputError("out: none given; name a folder for the bundle with --out")
     check_output(request.out)
+    runtime(request.target, request.out).require_kernels(request.kernels)
 
 
 def _compile(request: CompileRequest, voice: Voice, started: float, progress: Progress) -> CompileReport:

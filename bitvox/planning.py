@@ -11,7 +11,7 @@ from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
-from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, Range, SitePlan, Storage, rounded
+from bitvox.compiler.passes.plan import WIDTHS, Kernels, QuantPlan, Range, SitePlan, Storage, rounded
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
@@ -62,9 +62,10 @@ def allocated_plan(voice: Voice, request: CompileRequest, store: FileStore, prog
 
 def _measured_start(voice: Voice, request: CompileRequest) -> tuple[TargetCosts, QuantPlan]:
     """The plan at its widest, and costs that know what its files really take."""
-    costs = byte_costs(voice, request.storage)
-    start = start_plan(voice.model, costs, request.target, request.tier, request.activations)
+    costs = byte_costs(voice, request.storage, request.kernels)
+    start = start_plan(voice.model, costs, request.target, request.tier, request.activations, request.kernels)
     start = start.replace(storage=request.storage)
+    verify_plan(voice.model, start)
     costs = costs.corrected(_missed(voice, request, start))
     return costs, start.replace(fixed_bytes=costs.fixed)
 
@@ -130,9 +131,9 @@ def _least(
     return least
 
 
-def byte_costs(voice: Voice, storage: Storage) -> TargetCosts:
+def byte_costs(voice: Voice, storage: Storage, kernels: Kernels = "stock") -> TargetCosts:
     """What the voice's target charges in bytes."""
-    return voice.exporter.byte_costs(voice.model, voice.skeleton, storage)
+    return voice.exporter.byte_costs(voice.model, voice.skeleton, storage, kernels)
 
 
 def _missed(voice: Voice, request: CompileRequest, plan: QuantPlan) -> int:
@@ -154,7 +155,7 @@ def _with_longest_numbers(voice: Voice, request: CompileRequest, plan: QuantPlan
             return entry
         position = groups.index(site.share_group)
         spans: dict[str, object] = {"input_range": _long_range(position)}
-        if site.operator == "conv1d":
+        if site.operator == "conv1d" and plan.kernels == "stock":
             spans["output_range"] = _long_range(position + len(groups))
         return entry.replace(**spans)
 
@@ -172,7 +173,7 @@ def _long_range(position: int) -> Range:
 def _calibrated(
     voice: Voice, request: CompileRequest, plan: QuantPlan, store: FileStore, progress: Progress
 ) -> QuantPlan:
-    costs = byte_costs(voice, plan.storage)
+    costs = byte_costs(voice, plan.storage, plan.kernels)
     passes: tuple[Pass, ...] = (CalibratePass(request.calibration, request.seed),)
     if plan.tier == "default":
         passes = (*passes, FitConvRangesPass())
@@ -189,7 +190,7 @@ def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
     verify_plan(voice.model, plan)
     if plan.target != request.target:
         raise InputError(f"plan {request.plan}: made for target {plan.target}, not for {request.target}")
-    costs = byte_costs(voice, plan.storage)
+    costs = byte_costs(voice, plan.storage, plan.kernels)
     sites = tuple(
         entry.replace(
             clip=1.0,

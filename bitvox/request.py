@@ -18,6 +18,7 @@ Calibration = Literal["min-max", "cosine", "hessian"]
 Tier = Literal["default", "paper"]
 Activations = Literal["static", "dynamic", "float"]
 Storage = Literal["packed", "standard"]
+Kernels = Literal["stock", "packed"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class CompileRequest:
         tier: `default` (a scale per output channel) or `paper` (one per tensor).
         activations: How the inputs of integer kernels are quantised.
         storage: `packed` (n bits a weight at every width) or `standard` (ONNX's own INT2, INT4, INT8).
+        kernels: `stock` (the runtime's own operators) or `packed` (bitvox's operator library, which computes
+            on packed weights where they lie in memory).
         allow_float: Accept a site that was meant for integer arithmetic and runs in float.
         clips: Most clips to calibrate with.
         seed: Of everything that is drawn.
@@ -56,6 +59,7 @@ class CompileRequest:
     tier: Tier = "default"
     activations: Activations = "static"
     storage: Storage = "packed"
+    kernels: Kernels = "stock"
     allow_float: bool = False
     clips: int = 32
     seed: int = 0

@@ -19,7 +19,7 @@ from bitvox.errors import InputError
 if TYPE_CHECKING:
     from bitvox.compiler.frontend.model import Site, SpeechModel
     from bitvox.compiler.lowering.packed import PackedModel
-    from bitvox.compiler.passes.plan import Activations, Granularity, QuantPlan, SitePlan, Storage
+    from bitvox.compiler.passes.plan import Activations, Granularity, Kernels, QuantPlan, Storage
     from bitvox.exporters.proof import ExportReport
 
 FloatArray = npt.NDArray[np.float32]
@@ -68,7 +68,9 @@ class Exporter(Protocol):
         """The traced model without its sites' weights: made once for a model and kept between runs."""
         ...
 
-    def byte_costs(self, model: SpeechModel, skeleton: bytes, storage: Storage) -> TargetCosts:
+    def byte_costs(
+        self, model: SpeechModel, skeleton: bytes, storage: Storage, kernels: Kernels
+    ) -> TargetCosts:
         """What the target charges in bytes."""
         ...
 
@@ -91,8 +93,8 @@ class Exporter(Protocol):
         """Run the written files on samples [T] and check every site; RequestError where one fails."""
         ...
 
-    def longest_kernel(self, site: Site, plan: SitePlan) -> str:
-        """The longest name that the audit can report for a site of this form."""
+    def longest_kernel(self, site: Site, plan: QuantPlan) -> str:
+        """The longest name that the audit can report for a site as the plan has it."""
         ...
 
     def export_full_precision(self, model: SpeechModel, folder: Path) -> Path:
@@ -113,6 +115,10 @@ class Runtime(Protocol):
 
     PACKAGES: tuple[str, ...]
     """Packages that run the files."""
+
+    def require_kernels(self, kernels: Kernels) -> None:
+        """Nothing where the runtime here has those kernels; InputError that says how to get them, else."""
+        ...
 
     def open_session(self, folder: Path, num_threads: int) -> Session:
         """Load the model file in a folder; InputError when the runtime here does not take it."""

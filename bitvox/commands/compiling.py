@@ -18,6 +18,7 @@ from bitvox.request import (
     Calibration,
     CompileReport,
     CompileRequest,
+    Kernels,
     Method,
     Order,
     Reduction,
@@ -78,6 +79,13 @@ _Storage = Annotated[
         help="[b]packed[/b]: n bits a weight for every n; [b]standard[/b]: ONNX's own INT2, INT4, INT8."
     ),
 ]
+_Kernels = Annotated[
+    Kernels,
+    typer.Option(
+        help="[b]stock[/b]: the runtime's own; [b]packed[/b]: bitvox's operator library, which keeps weights "
+        "at n bits in memory too."
+    ),
+]
 _AllowFloat = Annotated[
     bool, typer.Option("--allow-float", help="Accept layers that the runtime computes in float after all.")
 ]
@@ -111,6 +119,7 @@ def compile_command(
     tier: _Tier = "default",
     activations: _Activations = "static",
     storage: _Storage = "packed",
+    kernels: _Kernels = "stock",
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,
@@ -153,6 +162,7 @@ def plan_command(
     tier: _Tier = "default",
     activations: _Activations = "static",
     storage: _Storage = "packed",
+    kernels: _Kernels = "stock",
     clips: _Clips = 32,
     seed: _Seed = 0,
     json: JsonOption = False,
@@ -189,6 +199,7 @@ def sweep_command(
     tier: _Tier = "default",
     activations: _Activations = "static",
     storage: _Storage = "packed",
+    kernels: _Kernels = "stock",
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,

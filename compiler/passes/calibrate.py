@@ -22,7 +22,7 @@ from bitvox.compiler.passes.observers import (
     output_rows,
     watching,
 )
-from bitvox.compiler.passes.plan import QuantPlan, Range, SitePlan
+from bitvox.compiler.passes.plan import Kernels, QuantPlan, Range, SitePlan
 from bitvox.compiler.passes.verify import Fact
 from bitvox.compiler.passes.weight_search import (
     Objective,
@@ -81,7 +81,7 @@ class CalibratePass:
         observed = self._observe(context, plan)
         spans = _input_spans(context, observed)
         sites = tuple(
-            _with_ranges(site, entry, spans, observed)
+            _with_ranges(site, entry, spans, observed, plan.kernels)
             for site, entry in zip(context.model.sites, plan.sites, strict=True)
         )
         ranged = plan.replace(sites=sites).noting(calibration=self.method)
@@ -218,8 +218,11 @@ def _input_spans(context: PassContext, observed: _Observed) -> dict[str, Range]:
     return spans
 
 
-def _with_ranges(site: Site, entry: SitePlan, spans: dict[str, Range], observed: _Observed) -> SitePlan:
+def _with_ranges(
+    site: Site, entry: SitePlan, spans: dict[str, Range], observed: _Observed, kernels: Kernels
+) -> SitePlan:
     if entry.activations != "static":
         return entry.replace(clip=1.0, input_range=None, output_range=None)
-    output = observed.records[site.name].outputs.span() if site.operator == "conv1d" else None
+    rounds_output = site.operator == "conv1d" and kernels == "stock"
+    output = observed.records[site.name].outputs.span() if rounds_output else None
     return entry.replace(clip=1.0, input_range=spans[entry.site], output_range=output)

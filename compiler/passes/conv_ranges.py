@@ -121,18 +121,18 @@ def _excerpts(context: PassContext) -> list[Tensor]:
 
 def _narrowed(model: SpeechModel, entry: SitePlan, factor: float) -> SitePlan:
     output = entry.output_range
-    assert output is not None
-    if model.site(entry.site).activation == "gelu":
+    if output is not None and model.site(entry.site).activation == "gelu":
         entry = entry.replace(output_range=Range(max(output.low, _GELU_IS_ZERO_BELOW), output.high))
     return _scaled(entry, factor)
 
 
 def _scaled(entry: SitePlan, factor: float) -> SitePlan:
-    assert entry.input_range is not None and entry.output_range is not None
-    return entry.replace(
-        input_range=_scaled_range(entry.input_range, factor, fixed_above=_LEAST_GELU),
-        output_range=_scaled_range(entry.output_range, factor, fixed_above=_GELU_IS_ZERO_BELOW),
-    )
+    assert entry.input_range is not None
+    scaled = entry.replace(input_range=_scaled_range(entry.input_range, factor, fixed_above=_LEAST_GELU))
+    if entry.output_range is None:  # a kernel that writes floats
+        return scaled
+    output = _scaled_range(entry.output_range, factor, fixed_above=_GELU_IS_ZERO_BELOW)
+    return scaled.replace(output_range=output)
 
 
 def _scaled_range(span: Range, factor: float, fixed_above: float) -> Range:

@@ -14,6 +14,7 @@ Activations = Literal["static", "dynamic", "float"]
 Granularity = Literal["tensor", "channel"]
 Rounding = Literal["nearest"]
 Storage = Literal["packed", "standard"]
+Kernels = Literal["stock", "packed"]
 Tier = Literal["default", "paper"]
 Accounting = Literal["true", "paper"]
 
@@ -60,7 +61,8 @@ class SitePlan:
         rounding: How weights are rounded to codes.
         clip: Step = clip * max|W| / (2^(bits-1) - 0.5), the maximum over the tensor or the channel.
         input_range: Calibrated range of the input, for `static`.
-        output_range: Calibrated range of the output, for a `static` conv1d (its kernel writes 8 bits).
+        output_range: Calibrated range of the output, for a `static` conv1d whose kernel writes 8 bits
+            (`stock` kernels do, `packed` ones write floats).
         score: Sensitivity that the allocation used.
         reason: Why this width, in words.
         stored_bytes: Bytes that the site takes in the target's files: codes, scales and graph.
@@ -98,6 +100,8 @@ class QuantPlan:
         accounting: What the budget bounds: `true` bytes of the bundle, or the `paper`'s formula.
         storage: `packed` (n bits a weight at every width) or `standard` (the integer types that the target's
             format has, a width that it lacks in the next wider one).
+        kernels: `stock` (the operators of the target's runtime) or `packed` (bitvox's operator library, which
+            computes on packed weights where they lie in memory).
     """
 
     model: str
@@ -110,11 +114,16 @@ class QuantPlan:
     tier: Tier = "default"
     accounting: Accounting = "true"
     storage: Storage = "packed"
+    kernels: Kernels = "stock"
 
     @property
     def total_bytes(self) -> int:
         """Predicted size of the bundle."""
         return self.fixed_bytes + sum(site.stored_bytes for site in self.sites)
+
+    def computes_packed(self, entry: SitePlan) -> bool:
+        """Whether a site's kernel multiplies its packed weight with 8-bit activations."""
+        return self.kernels == "packed" and entry.bits is not None and entry.activations != "float"
 
     def site(self, name: str) -> SitePlan:
         """The entry of that site; KeyError if there is none."""

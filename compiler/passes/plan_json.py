@@ -13,6 +13,7 @@ from bitvox.compiler.passes.plan import (
     Accounting,
     Activations,
     Granularity,
+    Kernels,
     QuantPlan,
     Range,
     Rounding,
@@ -56,6 +57,7 @@ class PlanSchema(_Schema):
     tier: Tier = "default"
     accounting: Accounting = "true"
     storage: Storage = "packed"
+    kernels: Kernels = "stock"
     budget: Annotated[int, Field(gt=0)] | None = None
     fixed_bytes: Annotated[int, Field(ge=0)] = 0
     sites: list[SiteSchema]
@@ -72,6 +74,7 @@ def plan_to_json(plan: QuantPlan) -> str:
         tier=plan.tier,
         accounting=plan.accounting,
         storage=plan.storage,
+        kernels=plan.kernels,
         budget=plan.budget,
         fixed_bytes=plan.fixed_bytes,
         sites=[_site_schema(entry) for entry in plan.sites],

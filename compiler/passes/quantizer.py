@@ -3,7 +3,8 @@
 Weights: symmetric signed grid [-2^(b-1), 2^(b-1) - 1] with step = clip * max|W| / (2^(b-1) - 0.5), so that
     the largest weight lies half a step inside the edge of the grid (arXiv 2307.12659 and its code).
     Activations: 8-bit asymmetric, bit for bit what ONNX QuantizeLinear, DequantizeLinear and
-    DynamicQuantizeLinear define. All rounding is half to even.
+    DynamicQuantizeLinear define; with packed kernels, dynamic ones are symmetric, a scale per row of a linear
+    and per run of frames of a convolution. All rounding is half to even.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bitvox.compiler.frontend.model import Site, SpeechModel
-from bitvox.compiler.passes.plan import Granularity, QuantPlan, Range, SitePlan
+from bitvox.compiler.frontend.model import ConvGeometry, Site, SpeechModel
+from bitvox.compiler.passes.plan import Granularity, Kernels, QuantPlan, Range, SitePlan
 
 _HALF = torch.finfo(torch.float16)
 _SMALLEST_HALF = 2.0**-24
 _INT32 = torch.iinfo(torch.int32)
+_SMALLEST_MAGNITUDE = 2.0**-100
+
+RUN_FRAMES = 128
+"""Output frames of a packed convolution that share an activation scale (NBIT_CONV_FRAMES)."""
 
 
 def weight_steps(weight: Tensor, bits: int, granularity: Granularity, clip: float = 1.0) -> Tensor:
@@ -97,6 +102,17 @@ def fake_quantise_dynamic(values: Tensor) -> Tensor:
     return _fake_quantise(values, scale, float((-low / scale).round().clamp(0, 255)))
 
 
+def fake_quantise_blocks(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Values after a symmetric signed 8-bit grid whose scale, max|x| / 127, is shared along `dim`.
+
+    Bit for bit what the packed kernels do with activations that were not calibrated; a block whose largest
+    magnitude is below 2^-100 is zero.
+    """
+    largest = values.abs().amax(dim=dim, keepdim=True)
+    factor = torch.where(largest < _SMALLEST_MAGNITUDE, 0.0, 127.0 / largest)
+    return (values * factor).round_().mul_(largest / 127.0)
+
+
 def _fake_quantise(values: Tensor, scale: Tensor, zero_point: float) -> Tensor:
     codes = (values / scale).round_().add_(zero_point).clamp_(0, 255)
     return codes.sub_(zero_point).mul_(scale)
@@ -105,17 +121,25 @@ def _fake_quantise(values: Tensor, scale: Tensor, zero_point: float) -> Tensor:
 class QuantisedSite(torch.nn.Module):
     """A site as its plan makes it compute: dequantised weights, rounded activations.
 
-    A static conv1d also rounds its output, after the bias, and keeps its bias as int32 multiples of input
-    scale times weight scale: that is what ONNX QLinearConv computes. A linear keeps a float32 bias.
+    A static conv1d with stock kernels also rounds its output, after the bias, and keeps its bias as int32
+    multiples of input scale times weight scale: that is what ONNX QLinearConv computes. Everything else keeps
+    a float32 bias.
     """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, module: torch.nn.Linear | torch.nn.Conv1d, site: Site, plan: SitePlan) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Linear | torch.nn.Conv1d,
+        site: Site,
+        plan: SitePlan,
+        kernels: Kernels = "stock",
+    ) -> None:
         super().__init__()
         self.site = site
         self.plan = plan
+        self.kernels = kernels
         weight = module.weight.detach().float()
         self.register_buffer("weight", dequantised_weight(weight, plan))
         self.register_buffer(
@@ -124,9 +148,14 @@ class QuantisedSite(torch.nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Output of the site for an input [B, ..., K] (linear) or [B, C, T] (conv1d)."""
+        packed = self.kernels == "packed"
         if self.plan.activations == "static":
             assert self.plan.input_range is not None
             values = fake_quantise_activation(values, self.plan.input_range)
+        elif self.plan.activations == "dynamic" and packed:
+            if self.site.conv is not None:
+                return self._convolve_in_runs(values, self.site.conv)
+            values = fake_quantise_blocks(values, dim=-1)
         elif self.plan.activations == "dynamic":
             values = fake_quantise_dynamic(values)
         if self.site.conv is None:
@@ -135,14 +164,32 @@ class QuantisedSite(torch.nn.Module):
         result = functional.conv1d(
             values, self.weight, self.bias, shape.stride, shape.padding, shape.dilation, shape.groups
         )
-        if self.plan.activations == "static":
+        if self.plan.activations == "static" and not packed:
             assert self.plan.output_range is not None
             result = fake_quantise_activation(result, self.plan.output_range)
         return result
 
+    def _convolve_in_runs(self, values: Tensor, shape: ConvGeometry) -> Tensor:
+        """A dynamic conv1d of the packed kernels: each run of output frames rounds its own input anew."""
+        padded = functional.pad(values, (shape.padding, shape.padding))
+        reach = (self.weight.shape[2] - 1) * shape.dilation + 1
+        frames = (padded.shape[2] - reach) // shape.stride + 1
+        runs = []
+        for first in range(0, frames, RUN_FRAMES):
+            last = min(first + RUN_FRAMES, frames) - 1
+            window = padded[:, :, first * shape.stride : last * shape.stride + reach]
+            window = fake_quantise_blocks(window, dim=(1, 2))
+            convolved = functional.conv1d(
+                window, self.weight, self.bias, shape.stride, 0, shape.dilation, shape.groups
+            )
+            runs.append(convolved)
+        return torch.cat(runs, dim=2)
+
     def _stored_bias(self, weight: Tensor, bias: Tensor) -> Tensor:
         plan = self.plan
-        if self.site.operator == "linear" or plan.activations != "static" or plan.bits is None:
+        if self.site.operator == "linear" or plan.activations != "static" or self.kernels == "packed":
+            return bias.float()
+        if plan.bits is None:
             return bias.float()
         assert plan.input_range is not None
         steps = weight_steps(weight, plan.bits, plan.granularity, plan.clip)
@@ -170,5 +217,5 @@ def quantise_module(model: SpeechModel, plan: QuantPlan) -> torch.nn.Module:
     for site in model.sites:
         original = module.get_submodule(site.name)
         assert isinstance(original, torch.nn.Linear | torch.nn.Conv1d)
-        module.set_submodule(site.name, QuantisedSite(original, site, plan.site(site.name)))
+        module.set_submodule(site.name, QuantisedSite(original, site, plan.site(site.name), plan.kernels))
     return module.eval()

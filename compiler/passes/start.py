@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.passes.bytes import ByteCosts
-from bitvox.compiler.passes.plan import WIDTHS, Activations, QuantPlan, SitePlan, Tier
+from bitvox.compiler.passes.plan import WIDTHS, Activations, Kernels, QuantPlan, SitePlan, Tier
 from bitvox.compiler.passes.policy import POLICIES
 
 
@@ -14,11 +14,12 @@ def start_plan(
     target: str,
     tier: Tier = "default",
     activations: Activations = "static",
+    kernels: Kernels = "stock",
 ) -> QuantPlan:
     """Plan with every site at 8 bits, or at full precision where the tier's policy says so.
 
-    Full-precision sites compute in float. So does a conv1d under `dynamic` activations: the runtimes' dynamic
-    integer convolution is slower than the float one.
+    Full-precision sites compute in float. So does a conv1d under `dynamic` activations with stock kernels:
+    the runtimes' dynamic integer convolution is slower than the float one.
     """
     return QuantPlan(
         model=model.source,
@@ -27,15 +28,19 @@ def start_plan(
         method="",
         budget=None,
         fixed_bytes=costs.fixed,
-        sites=tuple(_start_site(site, costs, tier, activations) for site in model.sites),
+        sites=tuple(_start_site(site, costs, tier, activations, kernels) for site in model.sites),
         tier=tier,
+        kernels=kernels,
     )
 
 
-def _start_site(site: Site, costs: ByteCosts, tier: Tier, activations: Activations) -> SitePlan:
+def _start_site(
+    site: Site, costs: ByteCosts, tier: Tier, activations: Activations, kernels: Kernels
+) -> SitePlan:
     policy = POLICIES[tier][site.role]
     bits = None if policy.floor is None else WIDTHS[-1]
-    in_float = bits is None or (site.operator == "conv1d" and activations == "dynamic")
+    no_kernel = site.operator == "conv1d" and activations == "dynamic" and kernels == "stock"
+    in_float = bits is None or no_kernel
     mode: Activations = "float" if in_float else activations
     return SitePlan(
         site=site.name,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.passes.bytes import paper_bytes
-from bitvox.compiler.passes.plan import WIDTHS, QuantPlan, SitePlan
+from bitvox.compiler.passes.plan import WIDTHS, Kernels, QuantPlan, SitePlan
 from bitvox.errors import InputError
 
 Fact = Literal["scores", "widths", "ranges"]
@@ -18,15 +18,20 @@ FACTS: tuple[Fact, ...] = ("scores", "widths", "ranges")
 def verify_plan(model: SpeechModel, plan: QuantPlan, facts: Iterable[Fact] = ()) -> None:
     """Check a plan against the model that it is for.
 
-    Always: every site once, in order; widths storable; sites of a share group agree; numbers finite. With
+    Always: every site once, in order; widths storable; sites of a share group agree; numbers finite; storage
+        that the kernels can read. With
         facts: `scores` every quantised site has a score, `widths` the widths were allocated and fit the
         budget, `ranges` every static site has the ranges that its integer kernel needs.
 
     Raises InputError, one line that names the site and what would be right.
     """
     _verify_sites(model, plan)
+    if plan.kernels == "packed" and plan.storage != "packed":
+        raise InputError(
+            f"storage {plan.storage}: packed kernels do not read it; choose storage packed, or stock kernels"
+        )
     for site, entry in zip(model.sites, plan.sites, strict=True):
-        _verify_entry(site, entry)
+        _verify_entry(site, entry, plan.kernels)
     for group in model.share_groups():
         _verify_group([plan.site(site.name) for site in group])
     for fact in facts:
@@ -70,14 +75,16 @@ def _verify_sites(model: SpeechModel, plan: QuantPlan) -> None:
     raise InputError("plan: sites are out of order; list them in the order in which the model runs them")
 
 
-def _verify_entry(site: Site, entry: SitePlan) -> None:
+def _verify_entry(site: Site, entry: SitePlan, kernels: Kernels) -> None:
     where = f"plan site {site.name}"
     if entry.bits is not None and entry.bits not in WIDTHS:
         raise InputError(f"{where}: bits {entry.bits} is no width; use 2 to 8, or null for full precision")
     if entry.bits is None and entry.activations != "float":
         raise InputError(f"{where}: full precision needs activations float, not {entry.activations}")
-    if site.operator == "conv1d" and entry.activations == "dynamic":
-        raise InputError(f"{where}: a conv1d takes activations static or float, not dynamic")
+    if site.operator == "conv1d" and entry.activations == "dynamic" and kernels == "stock":
+        raise InputError(
+            f"{where}: a conv1d takes activations static or float with stock kernels, not dynamic"
+        )
     if not (math.isfinite(entry.clip) and 0 < entry.clip <= 2):
         raise InputError(f"{where}: clip {entry.clip} is not in (0, 2]")
     if entry.score is not None and not math.isfinite(entry.score):
@@ -129,7 +136,7 @@ def _verify_ranges(model: SpeechModel, plan: QuantPlan) -> None:
             raise InputError(
                 f"plan site {entry.site}: static activations need an input_range; calibrate first"
             )
-        if site.operator == "conv1d" and entry.output_range is None:
+        if site.operator == "conv1d" and plan.kernels == "stock" and entry.output_range is None:
             raise InputError(
                 f"plan site {entry.site}: a static conv1d needs an output_range; calibrate first"
             )

@@ -48,11 +48,12 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
     """
     model = load_skeleton(skeleton)
     with (folder / DATA_FILE).open("wb") as stream:
-        data = DataWriter(model.graph, stream, folder, packed.plan.storage)
+        data = DataWriter(model.graph, stream, folder, packed.plan.storage, packed.plan.kernels)
         sites = _write_sites(model.graph, packed, data)
         halve_constants(model.graph)
         data.move_initializers()
-    model.opset_imports.pop(DOMAIN, None)
+    if not any(node.domain == DOMAIN for node in model.graph):
+        model.opset_imports.pop(DOMAIN, None)
     opset, ir_version = needed_versions(packed.plan)
     model.opset_imports[""] = max(model.opset_imports[""], opset)
     model.ir_version = max(model.ir_version, ir_version)
@@ -71,18 +72,33 @@ def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict
         stored = packed.sites[index]
         x = node.inputs[0]
         assert x is not None
-        output = ir.Value(name=node.outputs[0].name)
-        weight = data.store_site(index, stored)
-        sites[stored.site.name] = site_writer.write(weight, packed.plan.site(stored.site.name), x, output)
-        _replace(graph, node, writer.take_nodes(), output)
+        plan = packed.plan.site(stored.site.name)
+        resident = packed.plan.computes_packed(plan)
+        gelu = _gelu_after(node) if resident else None
+        last = gelu or node
+        output = ir.Value(name=last.outputs[0].name)
+        weight = data.store_site(index, stored, resident)
+        sites[stored.site.name] = site_writer.write(weight, plan, x, output, gelu is not None)
+        _replace(graph, [node, gelu] if gelu else [node], writer.take_nodes(), output)
     return sites
 
 
-def _replace(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node], output: ir.Value) -> None:
-    output.type, output.shape = node.outputs[0].type, node.outputs[0].shape
-    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [node.outputs[0]], [output])
+def _gelu_after(node: ir.Node) -> ir.Node | None:
+    """The exact GELU that alone reads a site's output, if there is one."""
+    uses = tuple(node.outputs[0].uses())
+    if len(uses) != 1 or node.outputs[0].is_graph_output():
+        return None
+    reader = uses[0].node
+    exact = reader.attributes.get_string("approximate", "none") == "none"
+    return reader if (reader.domain, reader.op_type) == ("", "Gelu") and exact else None
+
+
+def _replace(graph: ir.Graph, old: list[ir.Node], nodes: list[ir.Node], output: ir.Value) -> None:
+    replaced = old[-1].outputs[0]
+    output.type, output.shape = replaced.type, replaced.shape
+    ir.convenience.replace_nodes_and_values(graph, old[-1], old, nodes, [replaced], [output])
     for position, value in enumerate(graph.outputs):
-        if value is node.outputs[0]:
+        if value is replaced:
             graph.outputs[position] = output
 
 

@@ -13,10 +13,11 @@ import onnx_ir as ir
 from bitvox.compiler.frontend.model import ConvGeometry, Site, SpeechModel
 from bitvox.compiler.lowering.header import HEADER_BYTES
 from bitvox.compiler.lowering.packed import PackedSite, pack_weight, packed_bytes
-from bitvox.compiler.passes.plan import Activations, Granularity, Range, SitePlan, Storage
+from bitvox.compiler.passes.plan import Activations, Granularity, Kernels, Range, SitePlan, Storage
 from bitvox.exporters.onnx.build import halve_constants
 from bitvox.exporters.onnx.data_file import DataWriter
 from bitvox.exporters.onnx.forms import SiteWriter
+from bitvox.exporters.onnx.resident import aligned, resident_bytes
 from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
 from bitvox.exporters.onnx.standard import stored_form
 from bitvox.exporters.onnx.weights import GraphWriter, is_half
@@ -31,8 +32,9 @@ class OnnxCosts:
     the model has been written.
     """
 
-    def __init__(self, model: SpeechModel, skeleton: bytes, storage: Storage) -> None:
+    def __init__(self, model: SpeechModel, skeleton: bytes, storage: Storage, kernels: Kernels) -> None:
         self._storage: Storage = storage
+        self._kernels: Kernels = kernels
         self.fixed = _skeleton_bytes(skeleton)
         self._bias_bytes = {site.name: _bias_bytes(model, site) for site in model.sites}
 
@@ -45,16 +47,24 @@ class OnnxCosts:
     def site(self, site: Site, bits: int | None, granularity: Granularity, activations: Activations) -> int:
         """Bytes of one site: header, codes, scales, bias and graph."""
         bits, activations = stored_form(site, bits, activations, self._storage)
-        static_conv = site.operator == "conv1d" and activations == "static" and bits is not None
-        bias = 4 * site.channels if static_conv and site.has_bias else self._bias_bytes[site.name]
-        header = HEADER_BYTES if self._storage == "packed" else 0
-        weight = 2 * site.weights if bits is None else header + packed_bytes(site, bits, granularity)
         mode: Activations = "float" if bits is None else activations
-        return (
-            weight
-            + bias
-            + _graph_bytes(site.operator == "linear", site.has_bias, bits, granularity, mode, self._storage)
+        resident = self._kernels == "packed" and mode != "float"
+        integer_bias = site.operator == "conv1d" and mode == "static" and not resident
+        bias = 4 * site.channels if integer_bias and site.has_bias else self._bias_bytes[site.name]
+        graph = _graph_bytes(
+            site.operator == "linear", site.has_bias, bits, granularity, mode, self._storage, resident
         )
+        return self._weight_bytes(site, bits, granularity, resident) + bias + graph
+
+    def _weight_bytes(self, site: Site, bits: int | None, granularity: Granularity, resident: bool) -> int:
+        if bits is None:
+            size = 2 * site.weights
+        elif resident:
+            size = resident_bytes(site, bits)
+        else:
+            header = HEADER_BYTES if self._storage == "packed" else 0
+            size = header + packed_bytes(site, bits, granularity)
+        return aligned(size) if self._kernels == "packed" else size
 
 
 def _bias_bytes(model: SpeechModel, site: Site) -> int:
@@ -81,6 +91,7 @@ def _graph_bytes(
     granularity: Granularity,
     mode: Activations,
     storage: Storage,
+    resident: bool,
 ) -> int:
     """Bytes that one site adds to the graph beside its tensors, read off a graph that holds nothing else."""
     shape = (_TOY_CHANNELS, _TOY_CHANNELS) if linear else (_TOY_CHANNELS, _TOY_CHANNELS, _TOY_KERNEL)
@@ -100,15 +111,16 @@ def _graph_bytes(
         input_range=Range(-1.0, 1.5),
         output_range=Range(-1.0, 1.25),
     )
-    return _graph_overhead(packed, plan, storage)
+    return _graph_overhead(packed, plan, storage, resident)
 
 
-def _graph_overhead(packed: PackedSite, plan: SitePlan, storage: Storage) -> int:
+def _graph_overhead(packed: PackedSite, plan: SitePlan, storage: Storage, resident: bool) -> int:
     x, y = ir.Value(name="aaa"), ir.Value(name="aab")
     graph = ir.Graph([x], [y], nodes=[], opset_imports={"": 20}, name="g")
     empty = ir.to_proto(graph).ByteSize()
     writer = GraphWriter(graph, prefix="qqq")
-    stored = DataWriter(graph, io.BytesIO(), Path(), storage).store_site(100, packed)
+    data = DataWriter(graph, io.BytesIO(), Path(), storage, "packed" if resident else "stock")
+    stored = data.store_site(100, packed, resident)
     SiteWriter(writer).write(stored, plan, x, y)
     graph.extend(writer.take_nodes())
     proto = ir.to_proto(graph)

@@ -5,7 +5,10 @@ the graph.
     [tensor]                                    for each plain tensor (norms, biases, full-precision weights)
 
 ONNX initializers point at the planes and scales; the header is for people, for `verify` and for kernels that
-map it.
+map it. With packed kernels the weight of a site is one tensor in the kernels' own layout, which has a header
+of its own, and starts on a multiple of 64 bytes:
+
+    [packed weight][padding]
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import onnx_ir as ir
 
 from bitvox.compiler.lowering.header import PackedHeader
 from bitvox.compiler.lowering.packed import PackedSite, PackedTensor
-from bitvox.compiler.passes.plan import Storage
+from bitvox.compiler.passes.plan import Kernels, Storage
 from bitvox.exporters.onnx.forms import StoredWeight
+from bitvox.exporters.onnx.resident import ALIGNMENT, resident_weight
 from bitvox.exporters.onnx.standard import is_typed, typed_bytes, typed_tensor
 from bitvox.exporters.onnx.weights import plane_arrays
 
@@ -35,14 +39,28 @@ _SMALLEST_EXTERNAL = 4096
 class DataWriter:
     """Appends tensors to the data file and hands out initializers that point at them."""
 
-    def __init__(self, graph: ir.Graph, stream: BinaryIO, folder: Path, storage: Storage) -> None:
+    def __init__(
+        self, graph: ir.Graph, stream: BinaryIO, folder: Path, storage: Storage, kernels: Kernels
+    ) -> None:
         self._graph = graph
         self._stream = stream
         self._folder = folder
         self._storage = storage
+        self._kernels = kernels
 
-    def store_site(self, index: int, packed: PackedSite) -> StoredWeight:
-        """Write the weight of one site; `index` names its initializers."""
+    def store_site(self, index: int, packed: PackedSite, resident: bool = False) -> StoredWeight:
+        """Write the weight of one site, `resident` in the kernels' layout; `index` names its initializers."""
+        stored = self._store_resident(index, packed) if resident else self._store_planes(index, packed)
+        if self._kernels == "packed":
+            self._stream.write(bytes(-self._stream.tell() % ALIGNMENT))
+        return stored
+
+    def _store_resident(self, index: int, packed: PackedSite) -> StoredWeight:
+        assert isinstance(packed.weight, PackedTensor)
+        weight = self._append(f"w{index}", resident_weight(packed.weight))
+        return StoredWeight(packed, (weight,), None, resident=True)
+
+    def _store_planes(self, index: int, packed: PackedSite) -> StoredWeight:
         weight = packed.weight
         if not isinstance(weight, PackedTensor):
             return StoredWeight(packed, (self._append(f"w{index}", weight),), None)

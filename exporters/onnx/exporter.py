@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
 from bitvox.compiler.lowering.packed import PackedModel, full_precision
-from bitvox.compiler.passes.plan import SitePlan
+from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import RequestError
 from bitvox.exporters.onnx.audit import check_kernels, kernels_reached
 from bitvox.exporters.onnx.build import WrittenModel, write_model
@@ -18,6 +18,7 @@ from bitvox.exporters.onnx.parity import measure_parity
 from bitvox.exporters.onnx.skeleton import build_skeleton
 from bitvox.exporters.onnx.standard import settle
 from bitvox.exporters.proof import ExportReport
+from bitvox.runtime_kernels import isa
 
 __all__ = [
     "PACKAGES",
@@ -60,8 +61,12 @@ def export_full_precision(model: SpeechModel, folder: Path) -> Path:
     return write_model(build_skeleton(model), full_precision(model), folder).model
 
 
-def longest_kernel(site: Site, plan: SitePlan) -> str:
-    """The longest name that the audit can report for a site of this form."""
-    if plan.bits is None or plan.activations == "float":
+def longest_kernel(site: Site, plan: QuantPlan) -> str:
+    """The longest name that the audit can report for a site as the plan has it."""
+    entry = plan.site(site.name)
+    if entry.bits is None or entry.activations == "float":
         return "MatMulNBits" if site.operator == "linear" else "Conv"
+    if plan.kernels == "packed":
+        kernel = "NBitLinear" if site.operator == "linear" else "NBitConv1d"
+        return f"{kernel} {isa()}"
     return "DynamicQuantizeMatMul" if site.operator == "linear" else "QLinearConv"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,7 @@ import torch
 from bitvox.compiler.lowering.packed import PackedSite, PackedTensor
 from bitvox.compiler.passes.plan import Range, SitePlan
 from bitvox.compiler.passes.quantizer import conv_bias_codes
+from bitvox.exporters.onnx.resident import DOMAIN, node_attributes
 from bitvox.exporters.onnx.weights import GraphWriter, float_constant, int8_weight
 
 
@@ -31,25 +33,29 @@ class SiteValues:
         weight: Tensor that its multiplying node reads as the weight; the runtime keeps the name when it folds
             what leads to it, and moves everything else about (layouts, biases, activations).
         product: Output of that node; found by it where the runtime lays the weight out anew.
+        activation: Function that the node applies last, so that `output` comes after it.
     """
 
     input: str
     output: str
     weight: str
     product: str
+    activation: Literal["gelu"] | None = None
 
 
 @dataclass(frozen=True)
 class StoredWeight:
     """Graph values of a stored weight: its planes and its float16 scale, or its one float tensor.
 
-    `typed`: the one plane is an ONNX INT2 or INT4 tensor [K, N].
+    `typed`: the one plane is an ONNX INT2 or INT4 tensor [K, N]. `resident`: it is the layout of bitvox's
+    operator library, scales included.
     """
 
     packed: PackedSite
     planes: tuple[ir.Value, ...]
     scale: ir.Value | None
     typed: bool = False
+    resident: bool = False
 
 
 _Written = tuple[ir.Value, ir.Value]
@@ -62,10 +68,17 @@ class SiteWriter:
         self._writer = writer
         self._quantised: dict[tuple[str, Range | None], tuple[ir.Value, ...]] = {}
 
-    def write(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> SiteValues:
-        """Add the nodes that compute `output` from `x`."""
+    def write(
+        self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value, gelu: bool = False
+    ) -> SiteValues:
+        """Add the nodes that compute `output` from `x`, with the GELU that follows where `gelu` says so.
+
+        Only the node of a `resident` weight can take in a GELU.
+        """
         linear = weight.packed.site.operator == "linear"
-        if weight.typed:
+        if weight.resident:
+            written = self._library_node(weight, plan, x, output, gelu)
+        elif weight.typed:
             written = self._typed_linear(weight, x, output)
         elif plan.bits is None or plan.activations == "float":
             written = self._float_linear(weight, x, output) if linear else self._float_conv(weight, x, output)
@@ -77,10 +90,21 @@ class SiteWriter:
             written = self._static_conv(weight, plan, x, output)
         factor, product = written
         assert x.name and output.name and factor.name and product.name
-        return SiteValues(x.name, output.name, factor.name, product.name)
+        return SiteValues(x.name, output.name, factor.name, product.name, "gelu" if gelu else None)
 
     # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it, and
     # what that node computes.
+
+    def _library_node(
+        self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value, gelu: bool
+    ) -> _Written:
+        site, bias = weight.packed.site, weight.packed.bias
+        inputs = [x, weight.planes[0]]
+        if bias is not None:
+            inputs.append(float_constant(self._writer, bias))
+        kind = "NBitLinear" if site.operator == "linear" else "NBitConv1d"
+        attributes = node_attributes(site, plan, gelu)
+        return weight.planes[0], self._writer.op(kind, inputs, output, attributes, domain=DOMAIN)
 
     def _static_linear(self, weight: StoredWeight, plan: SitePlan, x: ir.Value, output: ir.Value) -> _Written:
         codes = self._transposed(self._codes(weight))

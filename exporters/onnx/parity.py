@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
+from torch.nn import functional
 
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.quantizer import QuantisedSite
 from bitvox.exporters.onnx.forms import SiteValues
+from bitvox.exporters.onnx.session import create_session, quiet_options
 from bitvox.exporters.onnx.skeleton import INPUT, OUTPUT
 from bitvox.exporters.proof import Parity
 
@@ -51,11 +52,13 @@ def measure_parity(
     difference = {}
     for site in model.sites:
         at = sites[site.name]
-        reference = QuantisedSite(model.site_module(site), site, plan.site(site.name))
-        with torch.inference_mode():
-            expected = reference(torch.from_numpy(values[at.input])).numpy()
         entry = plan.site(site.name)
-        coarse = entry.output_range if entry.activations == "static" and site.operator == "conv1d" else None
+        reference = QuantisedSite(model.site_module(site), site, entry, plan.kernels)
+        with torch.inference_mode():
+            output = reference(torch.from_numpy(values[at.input]))
+            expected = (functional.gelu(output) if at.activation == "gelu" else output).numpy()
+        rounded = entry.activations == "static" and site.operator == "conv1d" and plan.kernels == "stock"
+        coarse = entry.output_range if rounded else None
         step = coarse.scale if coarse is not None else 0.0
         difference[site.name] = _relative(values[at.output], expected, step)
     (shipped,) = _run(written, [OUTPUT], features)
@@ -87,10 +90,7 @@ def _run_with_site_values(
 
 
 def _run(path: Path, names: list[str], features: FloatArray) -> list[FloatArray]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = create_session(path, quiet_options(path, num_threads=1))
     outputs: list[FloatArray] = session.run(names, {INPUT: features})
     return outputs
 

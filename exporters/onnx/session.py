@@ -1,4 +1,4 @@
-"""A model file in stock ONNX Runtime."""
+"""A model file in ONNX Runtime: stock, or with bitvox's operator library where the file asks for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,11 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from bitvox.errors import InputError
+from bitvox.exporters.onnx.model_file import imported_domains
+from bitvox.runtime_kernels.adapters.onnxruntime import library
+
+if TYPE_CHECKING:
+    from bitvox.compiler.passes.plan import Kernels
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -36,17 +42,15 @@ class OnnxSession:
 def open_session(folder: Path, num_threads: int) -> OnnxSession:
     """Load `model.onnx` in a folder by path, so that its external data is mapped and not copied.
 
-    Raises InputError when there is no such file, ONNX Runtime refuses it, or its signature is another.
+    Raises InputError when there is no such file, it needs bitvox's operator library and that is missing, ONNX
+    Runtime refuses it, or its signature is another.
     """
     path = folder / MODEL_NAME
     if not path.is_file():
         raise InputError(f"{path}: missing; an ONNX model folder holds {MODEL_NAME}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # its warnings are for the exporter's audit, not for a user's terminal
+    options = quiet_options(path, num_threads)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = create_session(path, options)
     except Exception as error:  # the binding raises a dozen unrelated types
         raise InputError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} refuses it: {_one_line(error)}"
@@ -60,9 +64,34 @@ def open_session(folder: Path, num_threads: int) -> OnnxSession:
     return OnnxSession(session)
 
 
+def quiet_options(model: Path, num_threads: int) -> onnxruntime.SessionOptions:
+    """Options to run a model file with, its operators registered; InputError without the library it needs."""
+    if library.DOMAIN in imported_domains(model):
+        options = library.session_options(num_threads)
+    else:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are for the exporter's audit, not for a user's terminal
+    return options
+
+
+def create_session(model: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session on the CPU; whatever ONNX Runtime raises."""
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def require_kernels(kernels: Kernels) -> None:
+    """InputError where `packed` kernels are asked for and the operator library is not here."""
+    if kernels == "packed":
+        library.session_options()
+
+
 def missing_operators(operators: Iterable[str]) -> list[str]:
     """Those of the operators, `domain:Name`, that the ONNX Runtime here lacks."""
     known = {f"{schema.domain or 'ai.onnx'}:{schema.name}" for schema in binding.get_all_operator_schema()}
+    if library.library_path().is_file():
+        known.update(library.OPERATORS)
     return [name for name in operators if name not in known]
 
 

@@ -16,8 +16,8 @@ from onnxscript import values
 
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.trace import trace
+from bitvox.exporters.onnx.resident import DOMAIN
 
-DOMAIN = "bitvox"
 INPUT, OUTPUT = "samples", "logits"
 
 _Schema = onnx.defs.OpSchema

@@ -54,10 +54,12 @@ class GraphWriter:
         kind: str,
         inputs: Sequence[ir.Value | None],
         output: ir.Value | None = None,
-        attributes: Mapping[str, int | Sequence[int]] | None = None,
+        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+        domain: str = "",
     ) -> ir.Value:
         """Append a node with one output and return it."""
-        return self.tape.op(kind, inputs, attributes, output=output or ir.Value(name=self.fresh()))
+        output = output or ir.Value(name=self.fresh())
+        return self.tape.op(kind, inputs, attributes, domain=domain, output=output)
 
     def constant(self, array: npt.NDArray[Any] | np.generic) -> ir.Value:
         """A small constant, stored once however often it is asked for."""

@@ -145,7 +145,7 @@ def test_the_data_file_describes_itself(tmp_path: Path) -> None:
 def test_predicted_differences_are_the_real_ones(tmp_path: Path, activations: Activations) -> None:
     """Costs are used to compare widths, so what counts is the bytes from one width to the next."""
     model = tiny_model()
-    costs = OnnxCosts(model, skeleton(False), "packed")
+    costs = OnnxCosts(model, skeleton(False), "packed", "stock")
     misses = []
     for bits in WIDTHS:
         plan = plan_at(bits, activations)

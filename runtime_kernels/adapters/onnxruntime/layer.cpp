@@ -15,6 +15,12 @@ nbit_activation read_activation(const std::string& name, const std::string& who)
     throw Error(ORT_INVALID_ARGUMENT, who + ": activation '" + name + "'; use none or gelu");
 }
 
+// A whole number kept as a float, whose size in a file does not depend on its value.
+int32_t read_zero(float value, const std::string& who) {
+    if (value >= -128 && value <= 127 && value == std::floor(value)) return int32_t(value);
+    throw Error(ORT_INVALID_ARGUMENT, who + ": x_zero must be a whole number, -128 to 127");
+}
+
 }  // namespace
 
 Layer::Layer(const OrtApi& api, const OrtKernelInfo* info, Threads& threads, const char* op_type)
@@ -24,11 +30,10 @@ Layer::Layer(const OrtApi& api, const OrtKernelInfo* info, Threads& threads, con
       who_(describe(NodeInfo(api, info), op_type)),
       weight_(NodeInfo(api, info).constant_input(1), NodeInfo(api, info).integer("N"), who_),
       x_scale_(NodeInfo(api, info).number("x_scale")),
-      x_zero_(NodeInfo(api, info).integer("x_zero")),
+      x_zero_(read_zero(NodeInfo(api, info).number("x_zero"), who_)),
       activation_(read_activation(NodeInfo(api, info).text("activation"), who_)) {
     if (!(x_scale_ >= 0) || std::isinf(x_scale_)) refuse("x_scale must be 0 or a finite positive number");
-    if (x_zero_ < -128 || x_zero_ > 127 || (x_scale_ == 0 && x_zero_ != 0))
-        refuse("x_zero must be -128..127, and 0 where x_scale is 0");
+    if (x_scale_ == 0 && x_zero_ != 0) refuse("x_zero must be 0 where x_scale is 0");
     if (!nbit_default_isa()) refuse("the environment variable BITVOX_ISA names no path of this CPU");
 }
 

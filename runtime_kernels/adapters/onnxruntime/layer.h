@@ -12,7 +12,8 @@ namespace bitvox_ort {
 
 class Layer {
   public:
-    // Attributes: N, x_scale (0: ranged at run time), x_zero, activation ("none" or "gelu").
+    // Attributes: N, x_scale (0: ranged at run time), x_zero, activation ("none" or
+    // "gelu").
     Layer(const OrtApi& api, const OrtKernelInfo* info, Threads& threads, const char* op_type);
 
   protected:
