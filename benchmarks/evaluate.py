@@ -19,6 +19,7 @@ from bitvox.compiler.frontend.audio import Clip, defect, read_clip
 from bitvox.compiler.frontend.processor import Processor
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
+from bitvox.exporters.manifest import short_digest
 from bitvox.exporters.runner import Runner, open_runner
 from bitvox.progress import Progress, logger, no_progress
 
@@ -85,6 +86,7 @@ class EvalReport:
         data: Where the recordings came from; `digest`: SHA-256 over their samples and transcripts.
         clips: Recordings judged; `skipped`: recordings that could not be used; `seconds`: length of those
             judged.
+        calibrated_on: Of the recordings judged, those that calibrated the bundle, which flatter it.
         clustered_by: What the intervals resample: `speaker` or `clip`.
         scores: Of the bundle; `full_precision`: of the full-precision model; `comparison`: of the two.
         real_time_factor: Seconds of computing per second of audio, for the bundle, features and decoding
@@ -99,6 +101,7 @@ class EvalReport:
     clips: int
     skipped: int
     seconds: float
+    calibrated_on: int
     clustered_by: str
     scores: Scores
     full_precision: Scores | None
@@ -146,6 +149,7 @@ def evaluate(
         clips=len(scored),
         skipped=len(dataset.utterances) - len(scored),
         seconds=seconds,
+        calibrated_on=heard.calibrated_on,
         clustered_by=heard.clustered_by,
         scores=_scores(runner, scored, heard, rate),
         full_precision=_full_precision_scores(full_precision, heard, rate),
@@ -157,13 +161,20 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Heard:
-    """Transcripts of the usable recordings, what intervals resample, and seconds that the bundle computed."""
+    """Transcripts of the usable recordings, and what was counted on the way.
+
+    Attributes:
+        clusters: What intervals resample, per recording; `clustered_by`: its name.
+        computing: Seconds that the bundle computed.
+        calibrated_on: Recordings that calibrated the bundle.
+    """
 
     transcripts: tuple[Transcript, ...]
     clusters: list[Hashable]
     clustered_by: str
     digest: str
     computing: float
+    calibrated_on: int
 
     @property
     def references(self) -> list[str] | None:
@@ -175,7 +186,8 @@ class _Heard:
 def _listen(
     runner: Runner, dataset: Dataset, full_precision: Transcriber | None, progress: Progress
 ) -> _Heard:
-    transcripts, used, computing = [], [], 0.0
+    transcripts, used, computing, known = [], [], 0.0, 0
+    calibration = set(runner.bundle.manifest.calibrated_on)
     digest = hashlib.sha256()
     total = len(dataset.utterances)
     for index, utterance in enumerate(dataset.utterances):
@@ -183,6 +195,7 @@ def _listen(
         clip = _read(utterance, runner.processor)
         if clip is None:
             continue
+        known += short_digest(clip) in calibration
         started = time.perf_counter()
         text = runner.transcribe(clip.samples)
         computing += time.perf_counter() - started
@@ -192,8 +205,15 @@ def _listen(
         used.append(utterance)
         digest.update(f"{clip.digest}\t{utterance.speaker}\t{utterance.text}\n".encode())
     progress("evaluate", total, total)
+    if known:
+        logger.warning(
+            "%s: %d of the %d recordings calibrated the bundle and flatter it; judge on others",
+            dataset.origin,
+            known,
+            len(used),
+        )
     keys, clustered_by = clusters(used)
-    return _Heard(tuple(transcripts), keys, clustered_by, digest.hexdigest(), computing)
+    return _Heard(tuple(transcripts), keys, clustered_by, digest.hexdigest(), computing, known)
 
 
 def _read(utterance: Utterance, processor: Processor) -> Clip | None:

@@ -12,7 +12,7 @@ from bitvox.benchmarks.metrics import count_words, identical_share
 from bitvox.compiler.frontend.threads import side_by_side, single_threaded
 from bitvox.compiler.lowering.packed import lower
 from bitvox.compiler.passes.plan import QuantPlan
-from bitvox.exporters.manifest import Agreement, FileEntry, Manifest
+from bitvox.exporters.manifest import Agreement, FileEntry, Manifest, short_digest
 from bitvox.exporters.proof import ExportReport
 from bitvox.exporters.runner import open_session
 from bitvox.exporters.targets import WrittenModel, runtime
@@ -108,4 +108,5 @@ def _describe(
         tested_with={name: version(name) for name in packages},
         audit=dict(kernels),
         agreement=agreement,
+        calibrated_on=tuple(short_digest(clip) for clip in voice.calibration),
     )

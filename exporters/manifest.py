@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from bitvox.compiler.frontend.audio import Clip
 from bitvox.compiler.frontend.processor import Processor
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.plan_json import plan_from_json, plan_to_json
@@ -18,7 +19,14 @@ FORMAT = 1
 MANIFEST_NAME = "bitvox.json"
 _REMEDY = "copy the bundle or compile it again"
 
+_SHORT = 8
+ShortDigest = Annotated[str, Field(pattern=f"^[0-9a-f]{{{_SHORT}}}$")]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def short_digest(clip: Clip) -> str:
+    """Enough of a clip's digest to know it again (two of a thousand clips share one once in 9,000 times)."""
+    return clip.digest[:_SHORT]
 
 
 class _Schema(BaseModel):
@@ -71,6 +79,7 @@ class Manifest(_Schema):
         tested_with: Version of every package that the bundle was run with before it was shipped.
         audit: Kernel that each site reached, by site.
         agreement: Judgement on held-out clips; None where there was nothing to judge with.
+        calibrated_on: `short_digest` of every clip that calibrated the bundle, which should not judge it.
     """
 
     format: int = FORMAT
@@ -88,6 +97,7 @@ class Manifest(_Schema):
     tested_with: dict[str, str]
     audit: dict[str, str]
     agreement: Agreement | None = None
+    calibrated_on: tuple[ShortDigest, ...] = ()
 
     @field_validator("files")
     @classmethod

@@ -127,7 +127,8 @@ def _eval_text(report: EvalReport) -> str:
     lines = [
         f"{report.bundle}: {report.bytes} bytes",
         f"{report.clips} recordings, {report.seconds:.0f} s of audio from {report.data}"
-        + (f" ({report.skipped} skipped)" if report.skipped else ""),
+        + (f" ({report.skipped} skipped)" if report.skipped else "")
+        + (f"; {report.calibrated_on} of them calibrated the bundle" if report.calibrated_on else ""),
         f"computing time {report.real_time_factor:.3f} s per second of audio",
         "",
     ]

@@ -12,8 +12,10 @@ from tone_bundle import play, write_tone_bundle
 
 from bitvox.benchmarks.dataset import read_dataset
 from bitvox.benchmarks.evaluate import evaluate, words_on_silence
+from bitvox.compiler.frontend.audio import read_clip
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
+from bitvox.exporters.manifest import Manifest, short_digest
 from bitvox.exporters.runner import Runner, open_runner
 
 TEXTS = {"anna": ["BAD CAB", "ACE"], "ben": ["DEED", "C"]}
@@ -142,6 +144,21 @@ def test_recordings_that_cannot_be_used_are_counted(
     report = evaluate(faithful, read_dataset(tmp_path / "t.csv"))
     assert (report.clips, report.skipped) == (1, 1)
     assert report.comparison is None
+
+
+def test_recordings_that_calibrated_the_bundle_are_told(
+    tmp_path: Path, table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_tone_bundle(tmp_path / "bundle")
+    seen = [read_clip(table.parent / name, 16000) for name in ("anna0.wav", "ben1.wav")]
+    digests = tuple(short_digest(clip) for clip in seen)
+    Manifest.read(folder).model_copy(update={"calibrated_on": digests}).write(folder)
+    report = evaluate(Bundle.open(folder), read_dataset(table))
+    assert (report.clips, report.calibrated_on) == (4, 2)
+    assert "2 of the 4 recordings calibrated the bundle" in caplog.messages[-1]
+    caplog.clear()
+    assert evaluate(Bundle.open(folder), read_dataset(table, split="test", speaker="anna")).calibrated_on == 0
+    assert not caplog.messages
 
 
 class Babbler:
