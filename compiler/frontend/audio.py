@@ -33,6 +33,9 @@ _READABLE = "bitvox reads wav, flac, ogg, opus, mp3 and aiff"
 # A damaged header may claim any rate, and one of 1 Hz would make hours of a second.
 _RATES = (2000, 768_000)
 
+# A few steps of 16-bit audio: dither, a constant offset. Speech that quiet would be lost in them.
+_SILENCE = 2e-4
+
 # A writer that streams to a pipe leaves the length field at its largest value: unknown, not truncated.
 _UNKNOWN_LENGTH = 0x7FFFFFFF
 
@@ -73,18 +76,21 @@ def read_clip(path: Path, rate: int) -> Clip:
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: holds NaN or infinite samples; export it again as 16-bit PCM")
     if source_rate != rate:
-        mono = soxr.resample(mono, source_rate, rate, quality="HQ")
+        mono = _resample(mono, source_rate, rate)
     mono = np.ascontiguousarray(mono, dtype=np.float32)
     digest = hashlib.sha256(mono.tobytes()).hexdigest()
     return Clip(path=path, samples=mono, seconds=mono.size / rate, digest=digest)
 
 
 def defect(clip: Clip, minimum_samples: int) -> str | None:
-    """Why a clip can teach nothing about a voice, in words, or None: all-zero, or under one frame long."""
+    """Why a clip can teach nothing about a voice, in words, or None: silent, or under one frame long."""
     if clip.samples.size < minimum_samples:
         return f"too short ({clip.samples.size} samples, the model needs {minimum_samples})"
     if not clip.samples.any():
         return "all samples are zero"
+    span = float(np.ptp(clip.samples))
+    if span < _SILENCE:
+        return f"silent (its samples span {span:.1e} of full scale)"
     return None
 
 
@@ -110,7 +116,7 @@ def find_audio(path: Path) -> list[Path]:
 def read_folder(folder: Path, rate: int, minimum_samples: int, warn: Callable[[str], None]) -> list[Clip]:
     """Every usable clip below `folder` (or that one file), in the order of `find_audio`.
 
-    A clip that is empty, truncated, unreadable, all-zero, not finite or shorter than `minimum_samples` (at
+    A clip that is empty, truncated, unreadable, silent, not finite or shorter than `minimum_samples` (at
     `rate` Hz) is skipped, and `warn` gets one line about it. Raises InputError as `find_audio` does, and
     when none is left.
     """
@@ -171,6 +177,12 @@ def _decode(path: Path) -> tuple[FloatArray, int]:
     if samples.shape[0] < expected or _cut_short(log):
         raise InputError(f"{path}: truncated after {samples.shape[0] / rate:.2f} s; record or copy it again")
     return samples, rate
+
+
+def _resample(mono: FloatArray, source_rate: int, rate: int) -> FloatArray:
+    """The samples at another rate; an offset is set aside, since its ends would ring."""
+    offset = np.float32(mono.mean(dtype=np.float64))
+    return soxr.resample(mono - offset, source_rate, rate, quality="HQ") + offset
 
 
 def _cut_short(log: str) -> bool:

@@ -130,9 +130,21 @@ def test_defects(tmp_path: Path) -> None:
     def clip(samples: np.ndarray) -> Clip:
         return Clip(tmp_path / "c.wav", samples.astype(np.float32), samples.size / RATE, "")
 
-    assert defect(clip(np.ones(400)), 400) is None
+    wave = np.sin(np.arange(400))
+    assert defect(clip(0.001 * wave), 400) is None
+    assert "silent" in str(defect(clip(np.ones(400)), 400))
+    assert "silent" in str(defect(clip(0.5 + 3e-5 * wave), 400))
     assert "too short (2 samples" in str(defect(clip(np.ones(2)), 400))
     assert "zero" in str(defect(clip(np.zeros(400)), 400))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_a_constant_clip_is_silent_at_any_rate(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "dc.wav", np.full(rate // 2, 0.4), rate)
+    samples = read_clip(tmp_path / "dc.wav", RATE).samples
+    np.testing.assert_allclose(samples, 0.4, atol=1e-4)
+    with pytest.raises(InputError, match="none of its 1 audio files can be used"):
+        read_folder(tmp_path, RATE, 400, lambda line: None)
 
 
 def test_a_folder_is_read_in_order_and_its_faults_are_told(tmp_path: Path) -> None:
