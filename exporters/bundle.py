@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import glob
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.manifest import MANIFEST_NAME, FileEntry, Manifest
 from bitvox.sizes import format_size
+
+_Filled = TypeVar("_Filled")
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDY = "copy the bundle or compile it again"
@@ -93,8 +97,8 @@ def check_output(out: Path) -> None:
         raise InputError(f"{out}: cannot write below {ancestor}; choose another --out")
 
 
-def write_atomically(out: Path, fill: Callable[[Path], None]) -> None:
-    """Make a bundle appear at `out` whole or not at all.
+def write_atomically(out: Path, fill: Callable[[Path], _Filled]) -> _Filled:
+    """Make a bundle appear at `out` whole or not at all; returns what `fill` returns.
 
     `fill` writes it into an empty sibling folder, which is synced to disk and then renamed. A bundle that
     was at `out` is replaced; whatever is left by a run that was killed is cleaned up.
@@ -107,7 +111,7 @@ def write_atomically(out: Path, fill: Callable[[Path], None]) -> None:
     _clean_up(out)
     with _temporary_sibling(out) as folder:
         try:
-            fill(folder)
+            filled = fill(folder)
             _sync(folder)
             _replace(out, folder)
         except Exception as error:
@@ -117,6 +121,7 @@ def write_atomically(out: Path, fill: Callable[[Path], None]) -> None:
                     f"{out}: the disk is full (after {written}): free some space or choose another --out"
                 ) from error
             raise
+    return filled
 
 
 def _require_replaceable(out: Path) -> None:
@@ -155,19 +160,39 @@ def _aside(out: Path) -> Path:
 
 @contextmanager
 def _temporary_sibling(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, locked while this process lives, gone at the end unless renamed."""
+    """An empty folder beside `out`, locked while this process lives, gone at the end unless renamed.
+
+    Folders above it that were made for it go with it.
+    """
     folder = out.with_name(_partial_prefix(out) + secrets.token_hex(4))
+    made = [parent for parent in out.parents if not parent.exists()]
     try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot write there: {error.strerror}") from error
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"{out}: cannot write there: {error.strerror}") from error
+        with _locked(folder):
+            yield folder
+    finally:
+        _remove_empty(made)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
+        yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, up to one that holds something."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _clean_up(out: Path) -> None:

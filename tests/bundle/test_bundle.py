@@ -196,6 +196,18 @@ def test_new_parents_and_empty_folders_are_fine(tmp_path: Path) -> None:
         assert verify(place) == []
 
 
+@pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt(), RequestError("no")])
+def test_a_failed_write_removes_the_folders_that_it_made(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "there").mkdir()
+
+    def fill(folder: Path) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(tmp_path / "there" / "a" / "b" / "model", fill)
+    assert listing(tmp_path / "there") == []
+
+
 def test_a_link_to_a_bundle_stays_a_link(bundle_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bundle_folder, target_is_directory=True)
     write_tone_bundle(tmp_path / "link")
