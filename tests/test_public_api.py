@@ -31,6 +31,7 @@ PUBLIC = {
     "open_runner",
     "Runner",
     "verify",
+    "session_options",
     "read_dataset",
     "Dataset",
     "evaluate",

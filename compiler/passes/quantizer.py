@@ -109,7 +109,9 @@ def fake_quantise_blocks(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     magnitude is below 2^-100 is zero.
     """
     largest = values.abs().amax(dim=dim, keepdim=True)
-    factor = torch.where(largest < _SMALLEST_MAGNITUDE, 0.0, 127.0 / largest)
+    # A number over a tensor would be its reciprocal times the number: rounded twice, the kernels round once.
+    factor = torch.full_like(largest, 127.0) / largest
+    factor = torch.where(largest < _SMALLEST_MAGNITUDE, 0.0, factor)
     return (values * factor).round_().mul_(largest / 127.0)
 
 

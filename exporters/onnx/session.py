@@ -72,7 +72,7 @@ def quiet_options(model: Path, num_threads: int) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # its warnings are for the exporter's audit, not for a user's terminal
+    options.log_severity_level = 4  # its warnings are for the exporter's audit; its errors are raised
     return options
 
 

@@ -14,12 +14,14 @@ from bitvox.compiler.passes.quantizer import (
     conv_bias_codes,
     conv_bias_steps,
     fake_quantise_activation,
+    fake_quantise_blocks,
     fake_quantise_dynamic,
     quantise_module,
     weight_codes,
     weight_steps,
 )
 from bitvox.compiler.passes.start import start_plan
+from bitvox.runtime_kernels import reference
 from support import PackedCosts, noise_clips, tiny_context
 
 
@@ -136,6 +138,15 @@ def test_dynamic_activations_are_onnx_dynamic_quantise_linear(shift: float) -> N
 
 def test_dynamic_activations_of_silence_are_zero() -> None:
     assert fake_quantise_dynamic(torch.zeros(3, 4)).eq(0).all()
+
+
+def test_blocks_are_the_rows_of_the_kernels_specification() -> None:
+    values = _weight((50, 40)) * np.float32(3)
+    values[7] = 0.0
+    values[8] *= np.float32(2.0**-110)
+    codes, scales = reference.quantise_rows(values)
+    got = fake_quantise_blocks(torch.from_numpy(values), dim=-1).numpy()
+    np.testing.assert_array_equal(got, codes * scales[:, None])
 
 
 def test_conv_bias_is_a_multiple_of_the_product_of_scales_and_fits_int32() -> None:
