@@ -84,7 +84,7 @@ def run_demo(out: Path, progress: Progress) -> list[Row]:
     for voice in sample_voices():
         request = CompileRequest(model=MODEL, audio=voice, out=out / voice.name)
         dataset = held_out(voice, model, request)
-        for compiled in sweep(request, BUDGETS, progress):
+        for compiled in sweep(request, BUDGETS, progress).all():
             bundle = Bundle.open(compiled.out)
             judged = evaluate(bundle, dataset, model, progress)
             timed = bench(bundle, full_precision, _SECONDS, progress=progress)

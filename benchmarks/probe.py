@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -18,19 +17,7 @@ import numpy as np
 
 from bitvox.exporters.runner import open_session
 from bitvox.exporters.targets import TARGETS
-
-
-def memory(field: str) -> int | None:
-    """A field of /proc/self/status in bytes: `VmHWM` (peak) or `VmRSS`; None where there is no such file.
-
-    Not getrusage: its maximum survives exec, so that a child begins with its parent's peak.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    found = re.search(rf"{field}:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else None
+from bitvox.memory import memory
 
 
 def noise(samples: int) -> np.ndarray:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bitvox.exporters.bundle import Bundle
     from bitvox.exporters.runner import Runner, open_runner
     from bitvox.exporters.verify import verify
-    from bitvox.request import CompileReport, CompileRequest
+    from bitvox.request import CompileReport, CompileRequest, SweepReport
     from bitvox.runtime_kernels.adapters.onnxruntime.library import session_options
 
 # Name -> (module, name there).
@@ -42,6 +42,7 @@ _HOMES = {
     "plan_from_json": ("bitvox.compiler.passes.plan_json", "plan_from_json"),
     "CompileRequest": ("bitvox.request", "CompileRequest"),
     "CompileReport": ("bitvox.request", "CompileReport"),
+    "SweepReport": ("bitvox.request", "SweepReport"),
     "compile_bundle": ("bitvox.compile", "compile_bundle"),
     "make_plan": ("bitvox.compile", "make_plan"),
     "sweep": ("bitvox.compile", "sweep"),
@@ -80,6 +81,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "sweep",
     "CompileRequest",
     "CompileReport",
+    "SweepReport",
     # what ships
     "Bundle",
     "open_runner",

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from bitvox.commands import compiling, inspecting, judging, running
+from bitvox.commands.output import print_failure
 from bitvox.errors import BitvoxError
 
 app = typer.Typer(
@@ -99,5 +100,5 @@ def _usage(error: typer.TyperException) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("bitvox: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    print_failure(message)
     return code

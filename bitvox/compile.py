@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitvox.bundling import Written, fill_bundle
-from bitvox.compiler.passes.bytes import paper_bytes
+from bitvox.bundling import fill_bundle
+from bitvox.compiler.passes.bytes import average_bits, paper_bytes
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import InputError, RequestError
-from bitvox.exporters.bundle import Bundle, check_output, write_atomically
+from bitvox.exporters.bundle import check_output, folder_bytes, write_atomically
 from bitvox.exporters.targets import runtime
+from bitvox.memory import forget_peak, memory
 from bitvox.planning import plan_for
 from bitvox.progress import Progress, no_progress
-from bitvox.request import CompileReport, CompileRequest
+from bitvox.request import CompileReport, CompileRequest, SweepReport
 from bitvox.sizes import format_size
 from bitvox.store import default_store
 from bitvox.voice import Voice, read_voice
@@ -43,11 +43,14 @@ def make_plan(request: CompileRequest, progress: Progress = no_progress) -> Quan
     return plan_for(read_voice(request, store, progress), request, store, progress)
 
 
-def sweep(
-    request: CompileRequest, budgets: Sequence[int], progress: Progress = no_progress
-) -> list[CompileReport]:
-    """One bundle per budget, in folders of `request.out` named by the budget in bytes; the voice is read
-    once."""
+def sweep(request: CompileRequest, budgets: Sequence[int], progress: Progress = no_progress) -> SweepReport:
+    """One bundle per budget, in folders of `request.out` named by the budget in bytes.
+
+    The voice is read once. A budget that cannot be met does not keep the others from being tried.
+
+    Raises:
+        InputError: As `compile_bundle`.
+    """
     if request.out is None:
         raise InputError("out: none given; name a folder for the bundles with --out")
     requests = [
@@ -56,7 +59,14 @@ def sweep(
     for one in requests:
         _check_request(one)
     voice = read_voice(request, default_store(), progress)
-    return [_compile(one, voice, time.monotonic(), progress) for one in requests]
+    reports: list[CompileReport] = []
+    unreachable: dict[int, str] = {}
+    for budget, one in zip(budgets, requests, strict=True):
+        try:
+            reports.append(_compile(one, voice, time.monotonic(), progress))
+        except RequestError as error:
+            unreachable[budget] = str(error)
+    return SweepReport(tuple(reports), unreachable)
 
 
 def _check_request(request: CompileRequest) -> None:
@@ -69,44 +79,34 @@ def _check_request(request: CompileRequest) -> None:
 
 def _compile(request: CompileRequest, voice: Voice, started: float, progress: Progress) -> CompileReport:
     assert request.out is not None
+    out = request.out
+    forget_peak()
     plan = plan_for(voice, request, default_store(), progress)
-    written: list[Written] = []
 
-    def fill(folder: Path) -> None:
-        written.append(fill_bundle(voice, plan, folder, request.allow_float, progress))
-        _check_size(folder, plan.budget)
+    def fill(folder: Path) -> CompileReport:
+        written = fill_bundle(voice, plan, folder, request.allow_float, progress)
+        size = folder_bytes(folder)
+        _check_size(size, plan.budget)
+        return CompileReport(
+            out=out,
+            bytes=size,
+            budget=plan.budget,
+            paper_bytes=paper_bytes(voice.model, plan),
+            average_bits=average_bits(voice.model, plan),
+            plan=plan,
+            kernels=written.report.kernels,
+            parity=written.report.parity.worst[1],
+            agreement=written.manifest.agreement,
+            seconds=time.monotonic() - started,
+            peak_memory=memory("VmHWM"),
+        )
 
-    write_atomically(request.out, fill)
-    report = written[0].report
-    return CompileReport(
-        out=request.out,
-        bytes=Bundle.open(request.out).bytes,
-        budget=plan.budget,
-        paper_bytes=paper_bytes(voice.model, plan),
-        average_bits=_average_bits(voice, plan),
-        plan=plan,
-        kernels=report.kernels,
-        parity=report.parity.worst[1],
-        agreement=written[0].manifest.agreement,
-        seconds=time.monotonic() - started,
-        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    )
+    # Whatever can fail is over when the bundle appears.
+    return write_atomically(out, fill)
 
 
-def _check_size(folder: Path, budget: int | None) -> None:
-    size = sum(path.stat().st_size for path in folder.iterdir())
+def _check_size(size: int, budget: int | None) -> None:
     if budget is not None and size > budget:
         raise RequestError(
             f"budget {format_size(budget)}: the bundle takes {size} bytes; the nearest budget is {size}"
         )
-
-
-def _average_bits(voice: Voice, plan: QuantPlan) -> float:
-    """Width per weight, over the quantised weights; 32 where a plan quantises nothing."""
-    weighted = [
-        (site.weights, entry.bits)
-        for site, entry in zip(voice.model.sites, plan.sites, strict=True)
-        if entry.bits is not None
-    ]
-    total = sum(weights for weights, _ in weighted)
-    return sum(weights * bits for weights, bits in weighted) / total if total else 32.0

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bitvox.errors import RequestError
+
 if TYPE_CHECKING:
     from bitvox.compiler.passes.plan import QuantPlan
     from bitvox.exporters.manifest import Agreement
@@ -78,7 +80,9 @@ class CompileReport:
         kernels: Kernel of the runtime that each site reached.
         parity: Worst relative difference of a site's output from the quantised torch model, on real audio.
         agreement: Judgement on clips that were not calibrated with; None where there were none.
-        seconds: Wall time of the compile; `peak_memory`: its largest resident set, in bytes.
+        seconds: Wall time of the compile.
+        peak_memory: Largest resident set of the process since planning began, in bytes; since the process
+            began where the system does not let that be told apart, None where it tells nothing.
     """
 
     out: Path
@@ -91,4 +95,23 @@ class CompileReport:
     parity: float
     agreement: Agreement | None
     seconds: float
-    peak_memory: int
+    peak_memory: int | None
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep wrote.
+
+    Attributes:
+        reports: One for each budget that was met, in the order of the budgets.
+        unreachable: Budget -> why there is no bundle, with the nearest budget that there is one for.
+    """
+
+    reports: tuple[CompileReport, ...]
+    unreachable: dict[int, str]
+
+    def all(self) -> tuple[CompileReport, ...]:
+        """The reports; RequestError with the first reason where a budget was not met."""
+        for reason in self.unreachable.values():
+            raise RequestError(reason)
+        return self.reports

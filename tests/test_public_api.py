@@ -25,6 +25,7 @@ PUBLIC = {
     "plan_from_json",
     "compile_bundle",
     "sweep",
+    "SweepReport",
     "CompileRequest",
     "CompileReport",
     "Bundle",

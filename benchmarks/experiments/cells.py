@@ -19,7 +19,7 @@ from bitvox.bundling import fill_bundle
 from bitvox.compiler.frontend.audio import read_clip
 from bitvox.compiler.frontend.model import FloatArray
 from bitvox.compiler.passes.base import PassContext, Sequential
-from bitvox.compiler.passes.bytes import paper_bytes
+from bitvox.compiler.passes.bytes import average_bits, paper_bytes
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import RequestError
@@ -118,7 +118,7 @@ class Worker:
             return Outcome(
                 bytes=Bundle.open(folder).bytes,
                 paper_mib=paper_bytes(self.voice.model, plan) / MIB,
-                average_bits=self._average(plan),
+                average_bits=average_bits(self.voice.model, plan),
                 widths=tuple(sorted(Counter(str(entry.bits or "float") for entry in plan.sites).items())),
                 texts=texts,
                 compile_seconds=compiled - started,
@@ -138,14 +138,6 @@ class Worker:
         if plan.tier == "default":
             plan = Sequential((FitConvRangesPass(),)).run(context, plan, self.store)
         return plan
-
-    def _average(self, plan: QuantPlan) -> float:
-        quantised = [
-            (site.weights, entry.bits)
-            for site, entry in zip(self.voice.model.sites, plan.sites, strict=True)
-            if entry.bits is not None
-        ]
-        return sum(weights * bits for weights, bits in quantised) / sum(weights for weights, _ in quantised)
 
     def _listen(self, folder: Path, target: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         session, processor = open_session(target, folder, num_threads=1), self.voice.model.processor

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.errors import RequestError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.onnx.exporter import export_full_precision
+from bitvox.memory import memory
 from bitvox.progress import Progress, no_progress
 from bitvox.sizes import parse_size
 
@@ -223,7 +223,7 @@ def _compile(command: list[str]) -> _Compiled:
         process = subprocess.Popen(words, stdout=out, env=_environment(cache))
         peak = None
         while process.poll() is None:
-            peak = max(filter(None, (peak, _peak_memory(process.pid))), default=None)
+            peak = max(filter(None, (peak, memory("VmHWM", process.pid))), default=None)
             time.sleep(_POLL)
         seconds = time.monotonic() - started
         if process.returncode:
@@ -234,16 +234,6 @@ def _compile(command: list[str]) -> _Compiled:
 
 def _environment(cache: str) -> dict[str, str]:
     return {**os.environ, "BITVOX_CACHE": cache}
-
-
-def _peak_memory(pid: int) -> int | None:
-    """VmHWM of a process that runs now: unlike rusage, it does not begin with its parent's peak."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return None
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else None
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bitvox.compiler.passes.allocate import bytes_at_width
 from bitvox.compiler.passes.base import PassContext
+from bitvox.compiler.passes.bytes import average_bits
 from bitvox.compiler.passes.plan import WIDTHS, QuantPlan
 from bitvox.compiler.passes.policy import POLICIES
 from bitvox.exporters.targets import TargetCosts
@@ -57,7 +58,7 @@ def measure_ladder(voice: Voice, widest: QuantPlan) -> Ladder:
     steps = _steps(voice, widest, costs)
     return Ladder(
         sizes={width: bytes_at_width(context, widest, width) for width in WIDTHS},
-        averages={width: _average(voice, widest, width) for width in WIDTHS},
+        averages={width: average_bits(voice.model, _at_width(voice, widest, width)) for width in WIDTHS},
         site_step=max(step for group in steps for step in group),
         unit_step=max(sum(group) for group in steps),
     )
@@ -78,12 +79,11 @@ def _steps(voice: Voice, plan: QuantPlan, costs: TargetCosts) -> list[list[int]]
     return found
 
 
-def _average(voice: Voice, plan: QuantPlan, width: int) -> float:
-    """Bits per quantised weight with every unit at `width`; a unit's floor is the highest of its sites'."""
-    bits = weights = 0
+def _at_width(voice: Voice, plan: QuantPlan, width: int) -> QuantPlan:
+    """The plan with every quantised unit at `width`; a unit's floor is the highest of its sites'."""
+    widths: dict[str, int] = {}
     for group in voice.model.share_groups():
         sites = [site for site in group if plan.site(site.name).bits is not None]
         floor = max((POLICIES[plan.tier][site.role].floor or 0 for site in sites), default=0)
-        bits += max(width, floor) * sum(site.weights for site in sites)
-        weights += sum(site.weights for site in sites)
-    return bits / weights
+        widths.update({site.name: max(width, floor) for site in sites})
+    return plan.replace(sites=tuple(entry.replace(bits=widths.get(entry.site)) for entry in plan.sites))

@@ -161,13 +161,13 @@ def _compile(
     """The bundles of one speaker; its recordings are read, and the model loaded, once."""
     folder = clips[0].path.parent
     request = CompileRequest(model=setting.model, audio=folder, out=scratch)
-    reports = sweep(request, [budget_for(ladder, average) for average in averages])
+    reports = sweep(request, [budget_for(ladder, average) for average in averages]).all()
     processor = Bundle.open(reports[0].out).manifest.processor
     heard = read_folder(folder, processor.sampling_rate, processor.minimum_samples, lambda line: None)
     calibration, judging = split_clips(heard, request.clips)
     held_out = {clip.path for clip in judging}
     judged_on = Dataset(folder, tuple(clip for clip in clips if clip.path in held_out))
-    return _Compiled(folder, tuple(reports), len(calibration), judged_on)
+    return _Compiled(folder, reports, len(calibration), judged_on)
 
 
 def _measure(

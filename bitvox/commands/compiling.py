@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bitvox.commands.options import JsonOption
-from bitvox.commands.output import print_json, table, working
+from bitvox.commands.output import print_failure, print_json, table, working
 from bitvox.errors import InputError
 from bitvox.request import (
     Activations,
@@ -207,6 +208,8 @@ def sweep_command(
 ) -> None:
     """Compile MODEL for many budgets at once and show which of them are worth their bytes.
 
+    A budget that cannot be met is named on stderr and the others go on; the exit code is then 1.
+
     bitvox sweep reference-ctc --audio ./my-voice --budget 2MB --budget 3MB --budget 4MB --out ./models
     """
     request = dataclasses.replace(_request(locals()), budget=None)
@@ -214,11 +217,17 @@ def sweep_command(
     with working() as progress:
         from bitvox.compile import sweep
 
-        reports = sweep(request, budgets, progress)
+        found = sweep(request, budgets, progress)
     if json:
-        print_json([_report_document(report) for report in reports])
-    else:
-        print(_sweep_table(reports))
+        unreachable = [{"budget": budget, "reason": why} for budget, why in found.unreachable.items()]
+        bundles = [_report_document(report) for report in found.reports]
+        print_json({"bundles": bundles, "unreachable": unreachable})
+    elif found.reports:
+        print(_sweep_table(found.reports))
+    for why in found.unreachable.values():
+        print_failure(why)
+    if found.unreachable:
+        raise typer.Exit(1)
 
 
 def _request(options: dict[str, Any]) -> CompileRequest:
@@ -246,9 +255,9 @@ def _write_plan(plan: QuantPlan, out: Path | None, json: bool) -> None:
         print(text, end="")
     else:
         widths = [site.bits for site in plan.sites if site.bits]
-        average = f"{sum(widths) / len(widths):.2f}" if widths else "no"
+        span = f"at {min(widths)} to {max(widths)} bits" if widths else "quantised"
         size = format_size(plan.total_bytes)
-        print(f"{out}: {size} of {_ceiling(plan.budget)}, {average} bits a site on average")
+        print(f"{out}: {size} of {_ceiling(plan.budget)}, {len(widths)} of {len(plan.sites)} sites {span}")
 
 
 def _report_document(report: CompileReport) -> dict[str, Any]:
@@ -279,10 +288,14 @@ def _print_report(report: CompileReport) -> None:
         ("kernels", ", ".join(f"{count} x {kernel}" for kernel, count in kernels.most_common())),
         ("parity", f"worst site differs by {report.parity:.1e} from the quantised torch model"),
         ("held out", _agreement(report)),
-        ("took", f"{report.seconds:.0f} s, {format_size(report.peak_memory)} of memory at most"),
+        ("took", f"{report.seconds:.0f} s{_memory(report.peak_memory)}"),
     ]
     print("\n".join(f"{name:<9} {value}" for name, value in rows))
     print(f"\nTry it:   bitvox transcribe {shlex.quote(str(report.out))} RECORDING")
+
+
+def _memory(peak: int | None) -> str:
+    return "" if peak is None else f", {format_size(peak)} of memory at most"
 
 
 def _agreement(report: CompileReport) -> str:
@@ -299,7 +312,7 @@ def _ceiling(budget: int | None) -> str:
     return "none" if budget is None else format_size(budget)
 
 
-def _sweep_table(reports: list[CompileReport]) -> str:
+def _sweep_table(reports: Sequence[CompileReport]) -> str:
     """One row per budget; a star marks those that no other beats in bytes and agreement (Pareto front)."""
     rows = []
     for report in sorted(reports, key=lambda one: one.bytes):
@@ -319,7 +332,7 @@ def _sweep_table(reports: list[CompileReport]) -> str:
     return table(headers, rows)
 
 
-def _on_front(report: CompileReport, reports: list[CompileReport]) -> bool:
+def _on_front(report: CompileReport, reports: Sequence[CompileReport]) -> bool:
     if report.agreement is None:
         return False
     point = (report.bytes, report.agreement.word_error_rate)

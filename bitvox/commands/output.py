@@ -26,6 +26,11 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False, indent=2))
 
 
+def print_failure(message: str) -> None:
+    """One line on stderr for what could not be done."""
+    print("bitvox: " + " ".join(message.split()), file=sys.stderr, flush=True)
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Rows under headers in aligned columns, numbers to the right, never cut to a terminal's width."""
     cells = [[str(cell) for cell in row] for row in [headers, *rows]]

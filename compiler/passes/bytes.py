@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
-from bitvox.compiler.passes.plan import Activations, Granularity, QuantPlan, SitePlan
+from bitvox.compiler.passes.plan import Activations, Granularity, QuantPlan
 
 
 class ByteCosts(Protocol):
@@ -22,11 +21,11 @@ class ByteCosts(Protocol):
         ...
 
 
-def model_bytes(entries: Iterable[tuple[Site, SitePlan]], costs: ByteCosts) -> int:
-    """Size of the bundle that these decisions lead to, in bytes."""
-    return costs.fixed + sum(
-        costs.site(site, plan.bits, plan.granularity, plan.activations) for site, plan in entries
-    )
+def average_bits(model: SpeechModel, plan: QuantPlan) -> float:
+    """Mean width of a weight over the quantised sites; 32 where a plan quantises nothing."""
+    quantised = [(model.site(entry.site), entry.bits) for entry in plan.sites if entry.bits is not None]
+    weights = sum(site.weights for site, _ in quantised)
+    return sum(site.weights * bits for site, bits in quantised) / weights if weights else 32.0
 
 
 def paper_rest_bytes(model: SpeechModel, plan: QuantPlan) -> int:

@@ -23,7 +23,7 @@ from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.manifest import Agreement
 from bitvox.exporters.runner import open_runner
 from bitvox.progress import Progress
-from bitvox.request import CompileReport, CompileRequest
+from bitvox.request import CompileReport, CompileRequest, SweepReport
 
 Captured = pytest.CaptureFixture[str]
 COMPILE = ["compile", "m", "--audio", "a", "--out", "o", "--budget", "1.5MiB"]
@@ -125,11 +125,14 @@ class FakeCompiler(types.ModuleType):
         self.requests.append(request)
         return tone_plan()
 
-    def sweep(self, request: CompileRequest, budgets: list[int], progress: Progress) -> list[CompileReport]:
+    def sweep(self, request: CompileRequest, budgets: list[int], progress: Progress) -> SweepReport:
         self.requests.append(request)
-        return [
+        reports = [
             self.report(request, size, rate) for size, rate in zip(budgets, (30.0, 40.0, 10.0), strict=True)
         ]
+        if self.failure:
+            return SweepReport(tuple(reports[1:]), {budgets[0]: str(self.failure)})
+        return SweepReport(tuple(reports), {})
 
     @staticmethod
     def report(request: CompileRequest, size: int, rate: float) -> CompileReport:
@@ -235,7 +238,7 @@ def test_plan_goes_to_stdout_or_to_a_file(
     text = capsys.readouterr().out
     assert json.loads(text)["sites"][0]["site"] == "filters"
     assert run([*command, "-o", str(tmp_path / "plan.json")]) == 0
-    assert "8.00 bits a site on average" in capsys.readouterr().out
+    assert "1 of 1 sites at 8 to 8 bits" in capsys.readouterr().out
     assert (tmp_path / "plan.json").read_text() == text
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
     assert document(capsys, command) == json.loads(text)
@@ -256,7 +259,24 @@ def test_sweep_marks_the_front(compiler: Callable[..., FakeCompiler], capsys: Ca
     assert run(command) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.startswith("*") for row in rows] == [True, False, True]
-    assert [entry["bytes"] for entry in document(capsys, command)] == [1000, 2000, 3000]
+    found = document(capsys, command)
+    assert [entry["bytes"] for entry in found["bundles"]] == [1000, 2000, 3000]
+    assert found["unreachable"] == []
+
+
+def test_sweep_goes_on_after_a_budget_that_cannot_be_met(
+    compiler: Callable[..., FakeCompiler], capsys: Captured
+) -> None:
+    compiler(RequestError("budget 1.00 kB: the smallest is 1.50 kB"))
+    command = ["sweep", "m", "--audio", "a", "--out", "o"]
+    command += ["--budget", "1kB", "--budget", "2kB", "--budget", "3kB"]
+    assert run(command) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert err.splitlines()[-1] == "bitvox: budget 1.00 kB: the smallest is 1.50 kB"
+    found = document(capsys, command, code=1)
+    assert [entry["bytes"] for entry in found["bundles"]] == [2000, 3000]
+    assert found["unreachable"] == [{"budget": 1000, "reason": "budget 1.00 kB: the smallest is 1.50 kB"}]
 
 
 # -- running

@@ -14,7 +14,7 @@ from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.speech import read_split
 from bitvox.benchmarks.experiments.voice_rows import VoicesDocument
 from bitvox.cli import run
-from bitvox.request import CompileReport, CompileRequest
+from bitvox.request import CompileRequest, SweepReport
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_stops_and_goes_on(
     asked: list[list[int]] = []
     sweep, measure = voices.sweep, voices._measure
 
-    def recording(request: CompileRequest, budgets: Sequence[int]) -> list[CompileReport]:
+    def recording(request: CompileRequest, budgets: Sequence[int]) -> SweepReport:
         asked.append(list(budgets))
         return sweep(request, budgets)
 

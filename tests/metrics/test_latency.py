@@ -11,9 +11,9 @@ from tone_bundle import write_tone_bundle, write_tone_model
 
 from bitvox.benchmarks import latency
 from bitvox.benchmarks.latency import Spread, bench
-from bitvox.benchmarks.probe import memory
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle, folder_bytes
+from bitvox.memory import forget_peak, memory
 
 
 @pytest.fixture
@@ -89,3 +89,16 @@ def test_memory_is_this_process_in_bytes() -> None:
     assert before is not None
     assert after is not None
     assert after - before == pytest.approx(block.nbytes, rel=0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system tells no peak")
+def test_a_peak_that_is_forgotten_does_not_count() -> None:
+    block = np.ones(20_000_000)
+    size = block.nbytes
+    del block
+    before = memory("VmHWM")
+    forget_peak()
+    after = memory("VmHWM")
+    assert before is not None
+    assert after is not None
+    assert after <= before - 0.9 * size

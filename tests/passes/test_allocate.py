@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.base import PassContext
-from bitvox.compiler.passes.bytes import model_bytes, paper_bytes
+from bitvox.compiler.passes.bytes import ByteCosts, average_bits, paper_bytes
 from bitvox.compiler.passes.plan import WIDTHS, QuantPlan
 from bitvox.compiler.passes.plan_json import plan_to_json
 from bitvox.compiler.passes.policy import POLICIES
 from bitvox.compiler.passes.start import start_plan
 from bitvox.compiler.passes.verify import verify_plan
 from bitvox.errors import InputError, RequestError
-from support import PackedCosts, reference_model
+from support import PackedCosts, reference_model, tiny_context
 
 ORDERS = ("ascending", "descending", "shuffled", "min-max", "uniform")
 
@@ -48,6 +48,15 @@ def _largest_step(context: PassContext, plan: QuantPlan) -> int:
     return max(steps)
 
 
+def _counted(context: PassContext, plan: QuantPlan) -> int:
+    """Size of a plan, counted anew."""
+    costs: ByteCosts = context.costs
+    return costs.fixed + sum(
+        costs.site(context.model.site(entry.site), entry.bits, entry.granularity, entry.activations)
+        for entry in plan.sites
+    )
+
+
 @functools.cache
 def _limits(tier: str) -> tuple[int, int]:
     context, plan = _scored(tier)
@@ -64,8 +73,7 @@ def test_200_random_budgets_are_met_monotone_and_deterministic(order: str, tier:
     for budget in budgets:
         allocation = AllocateMyQASRPass(budget, order=order)
         result = allocation.run(context, plan)
-        entries = [(context.model.site(entry.site), entry) for entry in result.sites]
-        assert result.total_bytes == model_bytes(entries, context.costs) <= budget
+        assert result.total_bytes == _counted(context, result) <= budget
         assert result.total_bytes >= previous
         if order != "uniform":
             assert result.total_bytes > min(budget, largest) - step
@@ -140,8 +148,7 @@ def test_min_max_maps_scores_not_ranks() -> None:
             for entry in plan.sites
         )
     )
-    entries = [(context.model.site(entry.site), entry) for entry in fitting.sites]
-    result = AllocateMyQASRPass(model_bytes(entries, context.costs), order="min-max").run(context, plan)
+    result = AllocateMyQASRPass(_counted(context, fitting), order="min-max").run(context, plan)
     assert [entry.bits for entry in result.sites] == [entry.bits for entry in fitting.sites]
     assert (result.site(middle).bits, result.site(top).bits) == (5, 8)
 
@@ -209,3 +216,16 @@ def test_plans_are_the_same_text_twice() -> None:
     context, plan = _scored()
     texts = {plan_to_json(AllocateMyQASRPass(2_000_000).run(context, plan)) for _ in range(2)}
     assert len(texts) == 1
+
+
+def test_average_bits_are_per_weight_of_the_quantised_sites() -> None:
+    context = tiny_context()
+    plan = start_plan(context.model, context.costs, "onnx")
+    assert average_bits(context.model, plan) == 8
+    head = plan.sites[-1]
+    narrow = plan.replace(sites=(*plan.sites[:-1], head.replace(bits=6)))
+    weights = sum(site.weights for site in context.model.sites if plan.site(site.name).bits)
+    lost = 2 * context.model.site(head.site).weights / weights
+    assert average_bits(context.model, narrow) == pytest.approx(8 - lost)
+    floats = plan.replace(sites=tuple(entry.replace(bits=None) for entry in plan.sites))
+    assert average_bits(context.model, floats) == 32

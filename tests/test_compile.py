@@ -1,0 +1,49 @@
+"""The main job from Python on a tiny checkpoint: what is written, and what is not when something fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from bitvox import compile as front
+from bitvox.errors import RequestError
+from bitvox.request import CompileRequest
+from support import noise_clips, write_tiny_checkpoint
+
+
+@pytest.fixture
+def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CompileRequest:
+    monkeypatch.setenv("BITVOX_CACHE", str(tmp_path / "cache"))
+    voice = tmp_path / "voice"
+    voice.mkdir()
+    for number, samples in enumerate(noise_clips(4)):
+        soundfile.write(voice / f"{number}.wav", samples, 16000)
+    checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint")
+    return CompileRequest(str(checkpoint), audio=voice, budget=10**6, out=tmp_path / "out")
+
+
+def test_a_bundle_does_not_appear_when_the_report_fails(
+    request_: CompileRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*words: object) -> float:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(front, "average_bits", broken)
+    with pytest.raises(ZeroDivisionError):
+        front.compile_bundle(request_)
+    assert request_.out is not None
+    assert not request_.out.exists()
+
+
+def test_a_sweep_goes_on_after_a_budget_that_cannot_be_met(request_: CompileRequest) -> None:
+    found = front.sweep(request_, [1000, 10**6])
+    (report,) = found.reports
+    assert request_.out is not None
+    assert report.out == request_.out / "1000000"
+    assert report.bytes == sum(path.stat().st_size for path in report.out.iterdir())
+    assert "the smallest bundle" in found.unreachable[1000]
+    assert [path.name for path in request_.out.iterdir()] == ["1000000"]
+    with pytest.raises(RequestError, match="the smallest bundle"):
+        found.all()
