@@ -140,7 +140,7 @@ def bench(
     machine_here = machine()
     models = [_Model(target, bundle.folder, num_threads)]
     if full_precision is not None:
-        models.append(_Model("onnx", full_precision, num_threads))
+        models.append(_Model(target, full_precision, num_threads))
     count = _Counter(progress, 1 + FRESH_PROCESSES * len(models) + WARM_UP + ROUNDS)
     empty = count.after(_probe(models[0], samples, empty=True))
     # Alternating here too, so that a busy minute falls on both.

@@ -74,7 +74,7 @@ def _check_request(request: CompileRequest) -> None:
     if request.out is None:
         raise InputError("out: none given; name a folder for the bundle with --out")
     check_output(request.out)
-    runtime(request.target, request.out).require_kernels(request.kernels)
+    runtime(request.target, request.out).require_kernels(request.chosen_kernels)
 
 
 def _compile(request: CompileRequest, voice: Voice, started: float, progress: Progress) -> CompileReport:

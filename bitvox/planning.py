@@ -62,8 +62,10 @@ def allocated_plan(voice: Voice, request: CompileRequest, store: FileStore, prog
 
 def _measured_start(voice: Voice, request: CompileRequest) -> tuple[TargetCosts, QuantPlan]:
     """The plan at its widest, and costs that know what its files really take."""
-    costs = byte_costs(voice, request.storage, request.kernels)
-    start = start_plan(voice.model, costs, request.target, request.tier, request.activations, request.kernels)
+    costs = byte_costs(voice, request.storage, request.chosen_kernels)
+    start = start_plan(
+        voice.model, costs, request.target, request.tier, request.activations, request.chosen_kernels
+    )
     start = start.replace(storage=request.storage)
     verify_plan(voice.model, start)
     costs = costs.corrected(_missed(voice, request, start))

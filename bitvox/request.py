@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bitvox.compiler.passes.plan import QuantPlan
     from bitvox.exporters.manifest import Agreement
 
-Target = Literal["onnx"]
+Target = Literal["onnx", "executorch"]
 Method = Literal["myqasr", "uniform"]
 Order = Literal["ascending", "descending", "shuffled", "min-max"]
 Reduction = Literal["median", "mean", "std", "max", "abs-max", "q90", "q99"]
@@ -42,7 +42,7 @@ class CompileRequest:
         activations: How the inputs of integer kernels are quantised.
         storage: `packed` (n bits a weight at every width) or `standard` (ONNX's own INT2, INT4, INT8).
         kernels: `stock` (the runtime's own operators) or `packed` (bitvox's operator library, which computes
-            on packed weights where they lie in memory).
+            on packed weights where they lie in memory); None is what is usual for the target.
         allow_float: Accept a site that was meant for integer arithmetic and runs in float.
         clips: Most clips to calibrate with.
         seed: Of everything that is drawn.
@@ -61,10 +61,17 @@ class CompileRequest:
     tier: Tier = "default"
     activations: Activations = "static"
     storage: Storage = "packed"
-    kernels: Kernels = "stock"
+    kernels: Kernels | None = None
     allow_float: bool = False
     clips: int = 32
     seed: int = 0
+
+    @property
+    def chosen_kernels(self) -> Kernels:
+        """`kernels`, or what is usual for the target."""
+        from bitvox.exporters.targets import USUAL_KERNELS
+
+        return self.kernels or USUAL_KERNELS[self.target]
 
 
 @dataclass(frozen=True)

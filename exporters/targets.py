@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 
-TARGETS = {"onnx": "bitvox.exporters.onnx"}
+TARGETS = {"onnx": "bitvox.exporters.onnx", "executorch": "bitvox.exporters.executorch"}
+
+# ExecuTorch's own kernels store weights at 4 and 8 bits only.
+USUAL_KERNELS: dict[str, Kernels] = {"onnx": "stock", "executorch": "packed"}
 
 
 class TargetCosts(Protocol):

@@ -81,10 +81,10 @@ _Storage = Annotated[
     ),
 ]
 _Kernels = Annotated[
-    Kernels,
+    Kernels | None,
     typer.Option(
-        help="[b]stock[/b]: the runtime's own; [b]packed[/b]: bitvox's operator library, which keeps weights "
-        "at n bits in memory too."
+        help="[b]stock[/b]: the runtime's own (usual for onnx); [b]packed[/b]: bitvox's operator library, "
+        "which keeps weights at n bits in memory too (usual for executorch)."
     ),
 ]
 _AllowFloat = Annotated[
@@ -120,7 +120,7 @@ def compile_command(
     tier: _Tier = "default",
     activations: _Activations = "static",
     storage: _Storage = "packed",
-    kernels: _Kernels = "stock",
+    kernels: _Kernels = None,
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,
@@ -163,7 +163,7 @@ def plan_command(
     tier: _Tier = "default",
     activations: _Activations = "static",
     storage: _Storage = "packed",
-    kernels: _Kernels = "stock",
+    kernels: _Kernels = None,
     clips: _Clips = 32,
     seed: _Seed = 0,
     json: JsonOption = False,
@@ -200,7 +200,7 @@ def sweep_command(
     tier: _Tier = "default",
     activations: _Activations = "static",
     storage: _Storage = "packed",
-    kernels: _Kernels = "stock",
+    kernels: _Kernels = None,
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,

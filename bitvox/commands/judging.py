@@ -96,7 +96,7 @@ def bench_command(
         folder = None
         if full_precision:
             folder = Path(scratch)
-            _export(_checkpoint_of(opened, checkpoint), folder)
+            _export(opened.manifest.target, _checkpoint_of(opened, checkpoint), folder)
         report = bench(opened, folder, seconds, threads, progress)
     print(report.to_json() if json else _bench_text(report))
 
@@ -117,10 +117,10 @@ def _checkpoint_of(bundle: Bundle, name: str | None) -> SpeechModel:
     return model
 
 
-def _export(model: SpeechModel, folder: Path) -> None:
-    from bitvox.exporters.onnx.exporter import export_full_precision
+def _export(target: str, model: SpeechModel, folder: Path) -> None:
+    from bitvox.exporters.targets import exporter
 
-    export_full_precision(model, folder)
+    exporter(target).export_full_precision(model, folder)
 
 
 def _eval_text(report: EvalReport) -> str:

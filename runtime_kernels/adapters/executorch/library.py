@@ -10,7 +10,7 @@ from bitvox.errors import InputError
 from bitvox.runtime_kernels import _native  # type: ignore[attr-defined]
 
 LIBRARY_NAME = "libbitvox_executorch.so"
-OPERATORS = ("bitvox::conv1d.out", "bitvox::linear.out")
+NAMESPACE = "bitvox::"
 
 
 def library_path() -> Path:

@@ -1,0 +1,38 @@
+"""What the ExecuTorch target charges for each decision."""
+
+from __future__ import annotations
+
+import copy
+
+from bitvox.compiler.frontend.model import Site, SpeechModel
+from bitvox.compiler.passes.plan import Activations, Granularity
+from bitvox.exporters.executorch.program import ALIGNMENT
+from bitvox.exporters.executorch.skeleton import shipped_program, usual_forms
+from bitvox.exporters.onnx.resident import aligned, resident_bytes
+
+
+class ExecutorchCosts:
+    """Bytes of a bundle for the ExecuTorch target (a `ByteCosts`).
+
+    A packed weight is a constant of the program and nothing else changes with it, so that its size is exact.
+    `corrected` takes in the manifest, and what a plan with other forms than the usual adds.
+    """
+
+    def __init__(self, model: SpeechModel, skeleton: bytes) -> None:
+        forms = usual_forms(model)
+        program = shipped_program(skeleton, forms)
+        placeholders = ALIGNMENT * sum(form.is_operator for form in forms)
+        in_program = sum(4 * form.weight.size for form in forms if form.weight is not None)
+        self.fixed = len(program.to_bytes()) - placeholders - in_program
+
+    def corrected(self, missed: int) -> ExecutorchCosts:
+        """The same costs with `missed` more bytes for what no plan changes."""
+        costs = copy.copy(self)
+        costs.fixed += missed
+        return costs
+
+    def site(self, site: Site, bits: int | None, granularity: Granularity, activations: Activations) -> int:
+        """Bytes of one site's weight; its bias and its instructions are the same for every decision."""
+        if bits is None or activations == "float":
+            return 4 * site.weights
+        return aligned(resident_bytes(site, bits))

@@ -1,0 +1,150 @@
+"""The traced model with every site in the form in which ExecuTorch will run it.
+
+Tracing left each site as one opaque node (`bitvox.compiler.frontend.trace`). Here it becomes a call of
+bitvox's operator, with a placeholder for the packed weight, or a torch operator that XNNPACK takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bitvox.compiler.frontend.model import Site
+from bitvox.compiler.lowering.packed import PackedModel, PackedTensor
+from bitvox.exporters.executorch.program import placeholder
+from bitvox.runtime_kernels.adapters.executorch import operators  # noqa: F401 - registers them
+
+FloatArray = npt.NDArray[np.float32]
+
+_aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class SiteForm:
+    """How one site is written: by bitvox's operator, or by XNNPACK with this float32 weight."""
+
+    site: Site
+    bias: FloatArray | None
+    weight: FloatArray | None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether bitvox's operator computes it."""
+        return self.weight is None
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """Where a site's values are among the outputs of a graph that hands them all out.
+
+    `activation` is what the output has gone through beside the site.
+    """
+
+    input: int
+    output: int
+    activation: str
+
+
+def packed_forms(packed: PackedModel) -> tuple[SiteForm, ...]:
+    """The form of every site of a packed model."""
+    return tuple(
+        SiteForm(
+            stored.site,
+            stored.bias,
+            None if isinstance(stored.weight, PackedTensor) else stored.weight.astype(np.float32),
+        )
+        for stored in packed.sites
+    )
+
+
+def write_forms(
+    traced: torch.export.ExportedProgram, forms: Sequence[SiteForm], expose: bool
+) -> tuple[torch.fx.GraphModule, tuple[Exposed, ...]]:
+    """The graph with all sites written; with `expose`, their inputs and outputs follow the logits."""
+    module = traced.module()
+    graph = module.graph
+    values: list[tuple[torch.fx.Node, torch.fx.Node, str]] = []
+    for node in _site_nodes(graph):
+        index = node.args[1]
+        assert isinstance(index, int)
+        form = forms[index]
+        gelu = _only_gelu(node) if form.is_operator else None
+        activation = "none" if gelu is None else "gelu"
+        with graph.inserting_before(node):
+            written = _write(module, node, index, form, activation)
+        for replaced in (gelu, node):
+            if replaced is not None:
+                replaced.replace_all_uses_with(written)
+                graph.erase_node(replaced)
+        source = written.args[0]
+        assert isinstance(source, torch.fx.Node)
+        values.append((source, written, activation))
+    exposed = _expose(graph, values) if expose else ()
+    graph.lint()
+    module.recompile()
+    return module, exposed
+
+
+def _site_nodes(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    sites = (torch.ops.bitvox.linear_site.default, torch.ops.bitvox.conv1d_site.default)
+    return [node for node in graph.nodes if node.target in sites]
+
+
+def _only_gelu(node: torch.fx.Node) -> torch.fx.Node | None:
+    """The exact GELU that alone reads a site's output, which the operator then computes too."""
+    readers = list(node.users)
+    if len(readers) != 1 or readers[0].target != _aten.gelu.default:
+        return None
+    exact = readers[0].kwargs.get("approximate", "none") == "none" and len(readers[0].args) == 1
+    return readers[0] if exact else None
+
+
+def _write(
+    module: torch.fx.GraphModule, node: torch.fx.Node, index: int, form: SiteForm, activation: str
+) -> torch.fx.Node:
+    graph, site, x = module.graph, form.site, node.args[0]
+    bias = None if form.bias is None else _constant(module, f"bias{index}", torch.from_numpy(form.bias))
+    if form.weight is None:
+        waiting = torch.frombuffer(bytearray(placeholder(index)), dtype=torch.uint8)
+        weight = _constant(module, f"weight{index}", waiting)
+        rounding = (activation, 0.0, 0)
+        if site.conv is None:
+            return graph.call_function(
+                torch.ops.bitvox.linear.default, (x, weight, bias, site.channels, *rounding)
+            )
+        shape = site.conv
+        geometry = (site.shape[2], shape.stride, shape.padding, shape.dilation, shape.groups)
+        return graph.call_function(
+            torch.ops.bitvox.conv1d.default, (x, weight, bias, site.channels, *geometry, *rounding)
+        )
+    weight = _constant(module, f"weight{index}", torch.from_numpy(form.weight))
+    if site.conv is None:
+        return graph.call_function(_aten.linear.default, (x, weight, bias))
+    conv = site.conv
+    options = ([conv.stride], [conv.padding], [conv.dilation], conv.groups)
+    return graph.call_function(_aten.conv1d.default, (x, weight, bias, *options))
+
+
+def _constant(module: torch.fx.GraphModule, name: str, value: torch.Tensor) -> torch.fx.Node:
+    name = f"site_{name}"
+    module.register_buffer(name, value)
+    return module.graph.get_attr(name)
+
+
+def _expose(
+    graph: torch.fx.Graph, values: Sequence[tuple[torch.fx.Node, torch.fx.Node, str]]
+) -> tuple[Exposed, ...]:
+    output = next(node for node in graph.nodes if node.op == "output")
+    (logits,) = output.args[0]
+    # q, k and v read one input: it is handed out once.
+    handed = list(dict.fromkeys([logits, *(node for pair in values for node in pair[:2])]))
+    output.args = (tuple(handed),)
+    graph.set_codegen(torch.fx.graph.CodeGen())  # the traced one insists on one output
+    return tuple(
+        Exposed(handed.index(source), handed.index(result), activation)
+        for source, result, activation in values
+    )

@@ -1,0 +1,177 @@
+"""A model file in ExecuTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitvox.compiler.passes.plan import Kernels
+from bitvox.errors import InputError
+from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, method_samples, windows
+from bitvox.exporters.executorch.quiet import quiet
+from bitvox.runtime_kernels.adapters.executorch.library import NAMESPACE, load_library
+
+try:
+    with quiet():
+        import torch
+        from executorch.extension.pybindings import portable_lib
+except ImportError as error:
+    raise InputError(
+        f"executorch: cannot be imported ({error}); install it with `pip install 'bitvox[executorch]'`"
+    ) from error
+
+FloatArray = npt.NDArray[np.float32]
+
+PACKAGES = ("executorch",)
+MODEL_NAME = "model.pte"
+
+# Methods of the program that return a number: what windows need to know of the model.
+RATE, MINIMUM, PER_FRAME = "sampling_rate", "minimum_samples", "samples_per_frame"
+
+
+@dataclass(frozen=True)
+class ExecutorchSession:
+    """A loaded program: for each length of audio a method from samples [1, T] to logits.
+
+    A method takes its memory when it is first needed and keeps it.
+    """
+
+    path: Path
+    module: Any
+    methods: dict[int, str]
+    rate: int
+    minimum: int
+    per_frame: int
+
+    @property
+    def longest(self) -> int:
+        """Samples of the longest clip that runs in one piece."""
+        return max(self.methods)
+
+    def run(self, features: FloatArray) -> FloatArray:
+        """Logits [frames, vocabulary] of features [T]; a long clip goes in windows, see `lengths`."""
+        if features.size <= self.longest:
+            return self._run(features)
+        parts = [
+            self._run(features[window.start : window.stop])[window.first : window.last]
+            for window in windows(
+                features.size, self.longest, MARGIN_SECONDS * self.rate, self.minimum, self.per_frame
+            )
+        ]
+        return np.concatenate(parts)
+
+    def _run(self, features: FloatArray) -> FloatArray:
+        length = min(length for length in self.methods if length >= features.size)
+        samples = torch.from_numpy(np.ascontiguousarray(features)[None])
+        try:
+            outputs = self.module.run_method(self.methods[length], (samples,))
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.path}: ExecuTorch cannot run {features.size} samples ({_one_line(error)})"
+            ) from error
+        logits: FloatArray = outputs[0][0].numpy()
+        return logits
+
+
+def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
+    """Load `model.pte` in a folder, and bitvox's operator library where the program calls it.
+
+    The number of threads is that of the whole process from here on.
+
+    Raises InputError when there is no such file, the library is missing, ExecuTorch refuses the file, or its
+    methods are others.
+    """
+    path = folder / MODEL_NAME
+    if not path.is_file():
+        raise InputError(f"{path}: missing; an ExecuTorch model folder holds {MODEL_NAME}")
+    if _calls_library(path):
+        load_library()
+    with _native_messages() as messages:
+        try:
+            portable_lib._unsafe_reset_threadpool(num_threads)
+            module = portable_lib._load_for_executorch(str(path))
+            methods = {
+                length: name for name in module.method_names() if (length := method_samples(name)) is not None
+            }
+            numbers = [int(module.run_method(name, ())[0]) for name in (RATE, MINIMUM, PER_FRAME)]
+            session = ExecutorchSession(path, module, methods, *numbers)
+            # A method is loaded when it first runs: let what is missing be missing now.
+            session.run(np.zeros(session.minimum, np.float32))
+        except (RuntimeError, InputError) as error:
+            reason = messages() or _one_line(error)
+            raise InputError(f"{path}: ExecuTorch refuses it: {reason}") from error
+    return session
+
+
+def run_program(path: Path, method: str, inputs: FloatArray) -> list[FloatArray]:
+    """Every output of one method of a program, loaded for this call alone; raises as `open_session` does."""
+    if _calls_library(path):
+        load_library()
+    with _native_messages() as messages:
+        try:
+            portable_lib._unsafe_reset_threadpool(1)
+            outputs = portable_lib._load_for_executorch(str(path)).run_method(
+                method, (torch.from_numpy(inputs),)
+            )
+        except RuntimeError as error:
+            raise InputError(f"{path}: ExecuTorch refuses it: {messages() or _one_line(error)}") from error
+    return [output.numpy() for output in outputs]
+
+
+def require_kernels(kernels: Kernels) -> None:
+    """InputError where `packed` kernels are asked for and the operator library is not here."""
+    if kernels == "packed":
+        load_library()
+
+
+def missing_operators(operators: Iterable[str]) -> list[str]:
+    """Those of the operators and backends that ExecuTorch here does not have, with the library loaded."""
+    operators = list(operators)
+    with contextlib.suppress(InputError):
+        if any(name.startswith(NAMESPACE) for name in operators):
+            load_library()
+    known = {*portable_lib._get_operator_names(), *portable_lib._get_registered_backend_names()}
+    return [name for name in operators if name not in known]
+
+
+def _calls_library(path: Path) -> bool:
+    """Whether the program's part of the file, which weights follow, names an operator of bitvox."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_END)
+        size = int.from_bytes(head[16:24], "little") if head[8:12] == b"eh00" else path.stat().st_size
+        return NAMESPACE.encode() in head + stream.read(max(size - len(head), 0))
+
+
+_HEADER_END = 64
+
+
+@contextlib.contextmanager
+def _native_messages() -> Iterator[Any]:
+    """Keeps what C++ prints on stderr off the terminal; yields a function that gives the last line so far."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+
+        def last() -> str:
+            caught.seek(0)
+            lines = caught.read().decode(errors="replace").split("\n")
+            told = [line.strip() for line in lines if line.strip()]
+            return told[-1][:300] if told else ""
+
+        try:
+            yield last
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,168 @@
+"""What is made once for a model and kept between runs: its trace, and the programs lowered from it.
+
+A skeleton is a zip archive of the traced model without site weights (`traced.pt2`) and the lowered form of
+the plan that is usual. A plan with other forms, say with more sites at full precision, is lowered when it is
+met.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from bitvox.compiler.frontend.model import SpeechModel
+from bitvox.compiler.frontend.trace import trace
+from bitvox.compiler.passes.policy import POLICIES
+from bitvox.exporters.executorch.graph import Exposed, SiteForm, write_forms
+from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, method_name
+from bitvox.exporters.executorch.lowering import lower
+from bitvox.exporters.executorch.program import Program, joined
+from bitvox.exporters.executorch.session import MINIMUM, PER_FRAME, RATE
+
+_EXAMPLE_SECONDS = 2
+_MOST_REMEMBERED = 6
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A program for the shortest length that hands out the values of every site beside the logits.
+
+    Attributes:
+        program: It, before packed weights are put in.
+        exposed: Where the values are among its outputs, by site in order.
+    """
+
+    program: Program
+    exposed: tuple[Exposed, ...]
+
+
+def build_skeleton(model: SpeechModel) -> bytes:
+    """The archive for a model."""
+    numbers = {
+        RATE: model.processor.sampling_rate,
+        MINIMUM: model.processor.minimum_samples,
+        PER_FRAME: model.processor.samples_per_frame,
+    }
+    traced = io.BytesIO()
+    torch.export.save(trace(model), traced)
+    entries = {_TRACED: traced.getvalue(), _NUMBERS: json.dumps(numbers).encode()}
+    forms, bare = usual_forms(model), _archive(entries)
+    key, compared = _key(forms), _lower_compared(bare, forms)
+    entries |= {
+        f"{key}.shipped": _lower_shipped(bare, forms).to_bytes(),
+        f"{key}.compared": compared.program.to_bytes(),
+        f"{key}.exposed": json.dumps([dataclasses.astuple(one) for one in compared.exposed]).encode(),
+    }
+    return _archive(entries)
+
+
+def usual_forms(model: SpeechModel) -> tuple[SiteForm, ...]:
+    """Packed weights wherever the default tier quantises."""
+    forms = []
+    for site in model.sites:
+        module = model.site_module(site)
+        bias = None if module.bias is None else module.bias.detach().numpy().copy()
+        full = POLICIES["default"][site.role].floor is None
+        weight = module.weight.detach().half().float().numpy() if full else None
+        forms.append(SiteForm(site, bias, weight))
+    return tuple(forms)
+
+
+def shipped_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Program:
+    """The program of a bundle before packed weights are put in: from the skeleton, or lowered now."""
+
+    def make() -> Program:
+        stored = _entries(skeleton, f"{_key(forms)}.shipped")
+        return Program.read(*stored) if stored else _lower_shipped(skeleton, forms)
+
+    return _remembered(("shipped", _hash(skeleton), _key(forms)), make)
+
+
+def compared_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
+    """The program that a bundle's is compared by: from the skeleton, or lowered now."""
+
+    def make() -> Compared:
+        stored = _entries(skeleton, f"{_key(forms)}.compared", f"{_key(forms)}.exposed")
+        if not stored:
+            return _lower_compared(skeleton, forms)
+        program, exposed = stored
+        return Compared(Program.read(program), tuple(Exposed(*one) for one in json.loads(exposed)))
+
+    return _remembered(("compared", _hash(skeleton), _key(forms)), make)
+
+
+_TRACED, _NUMBERS = "traced.pt2", "numbers.json"
+
+_T = TypeVar("_T")
+_remembered_results: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+
+
+def _remembered(key: tuple[str, ...], make: Callable[[], _T]) -> _T:
+    """What `make` gave for this key, of the last few; a compile asks for one program again and again."""
+    if key not in _remembered_results:
+        _remembered_results[key] = make()
+        while len(_remembered_results) > _MOST_REMEMBERED:
+            _remembered_results.popitem(last=False)
+    result: _T = _remembered_results[key]
+    return result
+
+
+def _lower_shipped(skeleton: bytes, forms: Sequence[SiteForm]) -> Program:
+    traced, numbers = _entries(skeleton, _TRACED, _NUMBERS)
+    sizes = json.loads(numbers)
+    module, _ = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose=False)
+    lengths = [seconds * sizes[RATE] for seconds in LENGTH_SECONDS]
+    programs = lower(module, *_inputs(sizes), lengths, sizes)
+    return joined(dict(zip(map(method_name, lengths), programs, strict=True)))
+
+
+def _lower_compared(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
+    traced, numbers = _entries(skeleton, _TRACED, _NUMBERS)
+    sizes = json.loads(numbers)
+    module, exposed = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose=True)
+    (program,) = lower(module, *_inputs(sizes), [LENGTH_SECONDS[0] * sizes[RATE]], {})
+    return Compared(program, exposed)
+
+
+def _inputs(sizes: Mapping[str, int]) -> tuple[torch.Tensor, int]:
+    """An example to trace with, and the fewest samples that the trace is to hold for."""
+    return torch.zeros(1, _EXAMPLE_SECONDS * sizes[RATE]), sizes[MINIMUM] + sizes[PER_FRAME]
+
+
+def _key(forms: Sequence[SiteForm]) -> str:
+    """Digest of everything of the forms that lowering puts into a program."""
+    digest = hashlib.sha256()
+    for form in forms:
+        digest.update(repr(form.site).encode())
+        for part in (form.bias, form.weight):
+            digest.update(b"-" if part is None else part.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _hash(skeleton: bytes) -> str:
+    """SHA-256 of a skeleton."""
+    return hashlib.sha256(skeleton).hexdigest()
+
+
+def _archive(entries: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
+def _entries(skeleton: bytes, *names: str) -> list[bytes]:
+    """Those entries of the archive; none where one is not there."""
+    with zipfile.ZipFile(io.BytesIO(skeleton)) as archive:
+        present = set(archive.namelist())
+        return [archive.read(name) for name in names] if present.issuperset(names) else []
