@@ -1,14 +1,16 @@
 """The command line: `bitvox COMMAND`.
 
 Exit codes: 0 done, 1 the request cannot be met (the line on stderr names the nearest that can), 2 wrong
-usage or bad input, 130 interrupted.
+usage or bad input, 130 interrupted, 143 terminated, 129 hung up (128 and the signal's number).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -56,6 +58,9 @@ def main() -> None:
     # A path need not be valid text, and a terminal need not know every letter: print what can be printed.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not where `nohup` ignores it
+            signal.signal(number, _stop)
     code = run()
     try:
         sys.stdout.flush()
@@ -65,6 +70,19 @@ def main() -> None:
         gone = error.errno == errno.EPIPE  # the reader, e.g. `head`, has what it wanted
         code = code or (1 if gone else _fail(f"stdout: {error.strerror}", 1))
     sys.exit(code)
+
+
+class _StoppedError(BaseException):
+    """A signal asks the process to end: not an Exception, so that nothing but clean-up stands in its way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not cut the clean-up short
+    raise _StoppedError(number)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -83,6 +101,8 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(f"{error.filename}: {error.strerror}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except _StoppedError as stopped:
+        return _fail("stopped; nothing was left half-written", 128 + stopped.number)
     if code == 130:
         return _fail("interrupted; nothing was left half-written", 130)
     return code or 0

@@ -402,6 +402,40 @@ def test_ctrl_c_is_one_line_and_130() -> None:
     assert errors == "bitvox: interrupted; nothing was left half-written\n"
 
 
+WRITING = """
+import signal, sys, time, types
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where tests run under nohup
+from pathlib import Path
+slow = types.ModuleType("bitvox.compile")
+def compile_bundle(request, progress):
+    from bitvox.exporters.bundle import write_atomically
+    def fill(folder):
+        (folder / "half").write_text("x")
+        progress("export", 0, 1)
+        time.sleep(60)
+    write_atomically(request.out, fill)
+slow.compile_bundle = compile_bundle
+sys.modules["bitvox.compile"] = slow
+from bitvox.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_terminated_compile_cleans_up(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-c", WRITING, "compile", "m", "--audio", "a", "--budget", "1MB"]
+    command += ["--out", str(tmp_path / "new" / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "export: 0/1\n"
+        assert len(list((tmp_path / "new").iterdir())) == 1
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out) == (code, "")
+    assert errors == "bitvox: stopped; nothing was left half-written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- judging
 
 
