@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from bitvox.printable import printable
+
 # Seconds between two lines of one stage where stderr is no terminal.
 _LINE_INTERVAL = 5.0
 
@@ -115,4 +117,4 @@ class _Lines(logging.Handler):
         self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._write(f"bitvox: warning: {record.getMessage()}")
+        self._write(f"bitvox: warning: {printable(record.getMessage())}")

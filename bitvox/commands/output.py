@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bitvox.printable import printable
 from bitvox.progress import Progress, progress_on_stderr
 
 
@@ -28,7 +29,7 @@ def print_json(document: Any) -> None:
 
 def print_failure(message: str) -> None:
     """One line on stderr for what could not be done."""
-    print("bitvox: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    print("bitvox: " + printable(" ".join(message.split())), file=sys.stderr, flush=True)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

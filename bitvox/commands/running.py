@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bitvox.commands.options import BundleArgument, JsonOption, ThreadsOption
 from bitvox.commands.output import print_json, working
 from bitvox.errors import InputError
+from bitvox.printable import printable
 from bitvox.progress import Progress, logger, no_progress, warnings_on_stderr
+
+if TYPE_CHECKING:
+    from bitvox.exporters.runner import Runner
 
 
 def register(app: typer.Typer) -> None:
@@ -34,15 +38,14 @@ def transcribe_command(
 ) -> None:
     """Write down what is said in recordings: one line each, the path, a tab, the text.
 
-    A recording that cannot be read is named on stderr and the others go on; the exit code is then 2.
+    What cannot be read is named on stderr and the rest goes on; the exit code is then 2.
 
         bitvox transcribe ./my-model ./recordings
     """
-    from bitvox.compiler.frontend.audio import find_audio, read_clip
     from bitvox.exporters.bundle import Bundle
     from bitvox.exporters.runner import open_runner
 
-    files = [file for path in audio for file in find_audio(path)]
+    files, faults = _recordings(audio)
     results: list[dict[str, Any]] = []
     stdout = sys.stdout
     with contextlib.ExitStack() as stack:
@@ -52,24 +55,50 @@ def transcribe_command(
             progress: Progress = no_progress
         else:
             progress = stack.enter_context(working())
+        for fault in faults:
+            logger.warning("skipped %s", fault["error"])
+        if not files:
+            raise InputError(f"none of the {len(audio)} places holds a recording (each is named above)")
         runner = open_runner(Bundle.open(bundle), threads)
         progress("transcribe", 0, len(files))
         for number, file in enumerate(files, start=1):
-            try:
-                clip = read_clip(file, runner.processor.sampling_rate)
-                result = {"path": str(file), "seconds": clip.seconds, "text": runner.transcribe(clip.samples)}
-            except InputError as error:
-                message = str(error) if str(file) in str(error) else f"{file}: {error}"
-                logger.warning("skipped %s", message)
-                result = {"path": str(file), "error": message}
+            result = _transcribe(runner, file)
             results.append(result)
             if not json and "text" in result:
-                print(f"{file}\t{result['text']}", file=stdout, flush=True)
+                print(f"{printable(str(file))}\t{result['text']}", file=stdout, flush=True)
             progress("transcribe", number, len(files))
     if json:
-        print_json({"bundle": str(bundle), "transcripts": results})
-    if any("error" in result for result in results):
+        print_json({"bundle": str(bundle), "transcripts": results + faults})
+    if faults or any("error" in result for result in results):
         raise typer.Exit(2)
+
+
+def _recordings(places: list[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
+    """Every recording at the places, and a result for each that has none; a lone place must."""
+    from bitvox.compiler.frontend.audio import find_audio
+
+    files: list[Path] = []
+    faults: list[dict[str, Any]] = []
+    for place in places:
+        try:
+            files += find_audio(place)
+        except InputError as error:
+            if len(places) == 1:
+                raise
+            faults.append({"path": str(place), "error": str(error)})
+    return files, faults
+
+
+def _transcribe(runner: Runner, file: Path) -> dict[str, Any]:
+    from bitvox.compiler.frontend.audio import read_clip
+
+    try:
+        clip = read_clip(file, runner.processor.sampling_rate)
+        return {"path": str(file), "seconds": clip.seconds, "text": runner.transcribe(clip.samples)}
+    except InputError as error:
+        message = str(error) if str(file) in str(error) else f"{file}: {error}"
+        logger.warning("skipped %s", message)
+        return {"path": str(file), "error": message}
 
 
 def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:

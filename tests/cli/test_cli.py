@@ -308,6 +308,34 @@ def test_transcribe_goes_on_after_a_broken_recording(
     assert ["error" in entry for entry in found["transcripts"]] == [False, True, True, False]
 
 
+def test_transcribe_goes_on_after_a_place_without_recordings(
+    bundle: Path, recordings: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = [str(recordings / "a.wav"), str(tmp_path / "empty"), str(tmp_path / "gone"), str(recordings)]
+    assert run(["transcribe", str(bundle), *places]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[1] for line in out.splitlines()] == ["BAD", "BAD", "CAB ACE"]
+    warnings = [line for line in err.splitlines() if line.startswith("bitvox: warning: skipped ")]
+    assert ["empty: no audio in it" in warnings[0], "gone: no such file" in warnings[1]] == [True, True]
+    found = document(capsys, ["transcribe", str(bundle), *places], code=2)
+    assert [entry["path"] for entry in found["transcripts"] if "error" in entry] == places[1:3]
+    line = one_line(capsys, ["transcribe", str(bundle), *places[1:3]], 2)
+    assert line == "bitvox: none of the 2 places holds a recording (each is named above)"
+
+
+def test_a_name_that_would_break_the_lines_is_escaped(bundle: Path, tmp_path: Path, capsys: Captured) -> None:
+    name = tmp_path / "a\nb\tc\x1b[2Jü.wav"
+    soundfile.write(str(name), play("BAD"), 16000)
+    bad = tmp_path / "bad\n.wav"
+    bad.write_bytes(b"junk")
+    assert run(["transcribe", str(bundle), str(name), str(bad)]) == 2
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path}/a\\nb\\tc\\x1b[2Jü.wav\tBAD\n"
+    assert sum("bad\\n.wav" in line for line in err.splitlines()) == 1
+    assert document(capsys, ["transcribe", str(bundle), str(name)])["transcripts"][0]["path"] == str(name)
+
+
 def test_a_damaged_bundle_does_not_transcribe(bundle: Path, recordings: Path, capsys: Captured) -> None:
     data = bundle / "model.onnx.data"
     data.write_bytes(b"\1" + data.read_bytes()[1:])
