@@ -27,11 +27,6 @@ class Dataset:
     origin: Path
     utterances: tuple[Utterance, ...]
 
-    @property
-    def has_transcripts(self) -> bool:
-        """Whether every recording has a transcript."""
-        return all(utterance.text is not None for utterance in self.utterances)
-
 
 def clusters(utterances: Sequence[Utterance]) -> tuple[list[Hashable], str]:
     """What an interval resamples, per recording: its `speaker`, or the `clip` itself unless two are known."""

@@ -127,10 +127,7 @@ def evaluate(
     InputError when none is left, or when there are neither transcripts nor a full-precision model to judge
     by.
     """
-    if not dataset.has_transcripts and full_precision is None:
-        raise InputError(
-            f"{dataset.origin}: no transcripts; judging without them needs the full-precision model"
-        )
+    _check_transcripts(dataset, full_precision)
     runner = open_runner(bundle, num_threads)
     heard = _listen(runner, dataset, full_precision, progress)
     if not heard.transcripts:
@@ -157,6 +154,20 @@ def evaluate(
         real_time_factor=heard.computing / seconds,
         transcripts=heard.transcripts,
     )
+
+
+def _check_transcripts(dataset: Dataset, full_precision: Transcriber | None) -> None:
+    """Refuse recordings that there is nothing to judge by, and say why error rates will be missing."""
+    lacking = [utterance for utterance in dataset.utterances if utterance.text is None]
+    if not lacking:
+        return
+    total = len(dataset.utterances)
+    some = f"no transcript of {lacking[0].path} ({len(lacking)} of {total} recordings have none)"
+    what = f"{dataset.origin}: {'no transcripts' if len(lacking) == total else some}"
+    if full_precision is None:
+        raise InputError(f"{what}; judging without them needs the full-precision model")
+    if len(lacking) < total:
+        logger.warning("%s: only agreement with full precision is judged", what)
 
 
 @dataclass(frozen=True)

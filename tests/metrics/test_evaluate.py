@@ -130,6 +130,20 @@ def test_without_transcripts_agreement_is_judged(lossy: Bundle, full_precision: 
         evaluate(lossy, dataset)
 
 
+def test_a_recording_without_a_transcript_is_named(
+    lossy: Bundle, full_precision: Runner, table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = table.parent / "rows.csv"
+    rows.write_text("path,text\nanna0.wav,BAD CAB\nben0.wav\n")
+    lacking = read_dataset(rows)
+    with pytest.raises(InputError, match=r"no transcript of .*ben0\.wav \(1 of 2 recordings have none\)"):
+        evaluate(lossy, lacking)
+    report = evaluate(lossy, lacking, full_precision)
+    assert report.scores.words is None
+    assert "ben0.wav" in caplog.messages[-1]
+    rows.unlink()
+
+
 def test_recordings_that_cannot_be_used_are_counted(
     faithful: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
