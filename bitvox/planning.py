@@ -18,7 +18,7 @@ from bitvox.compiler.passes.start import start_plan
 from bitvox.compiler.passes.verify import verify_plan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.targets import TargetCosts
-from bitvox.progress import Progress, no_progress
+from bitvox.progress import Progress, logger, no_progress
 from bitvox.request import CompileRequest
 from bitvox.sizes import format_size
 from bitvox.store import FileStore
@@ -39,7 +39,10 @@ def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: 
         RequestError: The budget cannot be met; names the smallest that can.
     """
     if request.plan is not None:
-        return _calibrated(voice, request, _read_plan(voice, request), store, progress)
+        given = _read_plan(voice, request)
+        plan = _calibrated(voice, request, _counted(voice, request, given), store, progress)
+        _tell_recalibrated(request.plan, given, plan)
+        return plan
     allocated = allocated_plan(voice, request, store, progress)
     return _calibrated(voice, request, allocated, store, progress)
 
@@ -183,15 +186,20 @@ def _calibrated(
 
 
 def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
-    """The widths and forms in a file, which a person may have edited; bytes are counted anew.
-
-    What was calibrated is dropped: the clips that it looked at may be among those that are judged on now.
-    """
+    """The plan in a file, which a person may have edited."""
     assert request.plan is not None
     plan = plan_from_json(_read_text(request.plan), str(request.plan))
     verify_plan(voice.model, plan)
     if plan.target != request.target:
         raise InputError(f"plan {request.plan}: made for target {plan.target}, not for {request.target}")
+    return plan
+
+
+def _counted(voice: Voice, request: CompileRequest, plan: QuantPlan) -> QuantPlan:
+    """The widths and forms of a given plan; bytes are counted anew.
+
+    What was calibrated is dropped: the clips that it looked at may be among those that are judged on now.
+    """
     costs = byte_costs(voice, plan.storage, plan.kernels)
     sites = tuple(
         entry.replace(
@@ -212,6 +220,24 @@ def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
             "lower some widths or raise the budget"
         )
     return counted.replace(budget=budget)
+
+
+def _tell_recalibrated(path: Path, given: QuantPlan, plan: QuantPlan) -> None:
+    """One line where a plan's file says other ranges than those that were found."""
+    changed = [
+        found.site
+        for entry, found in zip(given.sites, plan.sites, strict=True)
+        if (entry.clip, entry.input_range, entry.output_range) != (1.0, None, None)
+        and (entry.clip, entry.input_range, entry.output_range)
+        != (found.clip, found.input_range, found.output_range)
+    ]
+    if changed:
+        logger.warning(
+            "plan %s: clip and ranges of %d sites (%s first) are calibrated anew, not those in the file",
+            path,
+            len(changed),
+            changed[0],
+        )
 
 
 def _read_text(path: Path) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bitvox.errors import RequestError
+from bitvox.errors import InputError, RequestError
 
 if TYPE_CHECKING:
     from bitvox.compiler.passes.plan import QuantPlan
@@ -23,6 +24,18 @@ Storage = Literal["packed", "standard"]
 Kernels = Literal["stock", "packed"]
 
 
+DECIDED_BY_PLAN = ("method", "order", "reduction", "tier", "activations", "storage", "kernels")
+"""Fields of a request that a plan to follow has settled."""
+
+
+def beside_plan(plan: Path, given: Sequence[str]) -> InputError:
+    """The error for options that a plan to follow leaves no choice of."""
+    return InputError(
+        f"plan {plan}: has decided {', '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out, "
+        "or make another plan"
+    )
+
+
 @dataclass(frozen=True)
 class CompileRequest:
     """One model, one voice, one ceiling in bytes.
@@ -33,7 +46,8 @@ class CompileRequest:
         budget: Ceiling on the bytes of the bundle; None where `plan` decides.
         out: Folder of the bundle; None where only a plan is wanted.
         target: Runtime that will run the bundle.
-        plan: A plan to follow instead of making one.
+        plan: A plan to follow instead of making one; what `DECIDED_BY_PLAN` names is left at its default
+            then, or InputError says so.
         method: How widths are allocated.
         order: Order in which `myqasr` lowers widths.
         reduction: What a site's sensitivity pools its output by.
@@ -65,6 +79,14 @@ class CompileRequest:
     allow_float: bool = False
     clips: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.plan is None:
+            return
+        defaults = {field.name: field.default for field in fields(self)}
+        given = [name for name in DECIDED_BY_PLAN if getattr(self, name) != defaults[name]]
+        if given:
+            raise beside_plan(self.plan, given)
 
     @property
     def chosen_kernels(self) -> Kernels:

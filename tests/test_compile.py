@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from bitvox import compile as front
+from bitvox.compiler.passes.plan_json import plan_to_json
 from bitvox.errors import RequestError
 from bitvox.request import CompileRequest
 from support import noise_clips, write_tiny_checkpoint
@@ -47,3 +49,24 @@ def test_a_sweep_goes_on_after_a_budget_that_cannot_be_met(request_: CompileRequ
     assert [path.name for path in request_.out.iterdir()] == ["1000000"]
     with pytest.raises(RequestError, match="the smallest bundle"):
         found.all()
+
+
+def test_a_plan_is_followed_and_calibrated_anew(
+    request_: CompileRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = front.make_plan(replace(request_, order="descending", budget=40_000))
+    path = tmp_path / "plan.json"
+    path.write_text(plan_to_json(made))
+    followed = front.compile_bundle(replace(request_, plan=path, budget=None))
+    assert followed.plan.sites == made.sites
+    assert not _told(caplog)
+
+    head = made.sites[-1].replace(clip=0.5)
+    path.write_text(plan_to_json(made.replace(sites=(*made.sites[:-1], head))))
+    followed = front.compile_bundle(replace(request_, plan=path, budget=None))
+    assert followed.plan.sites[-1] == made.sites[-1]
+    assert "ranges of 1 sites (lm_head first) are calibrated anew" in _told(caplog)[-1]
+
+
+def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "bitvox"]

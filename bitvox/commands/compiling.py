@@ -15,6 +15,7 @@ from bitvox.commands.options import JsonOption
 from bitvox.commands.output import print_failure, print_json, table, working
 from bitvox.errors import InputError
 from bitvox.request import (
+    DECIDED_BY_PLAN,
     Activations,
     Calibration,
     CompileReport,
@@ -26,6 +27,7 @@ from bitvox.request import (
     Storage,
     Target,
     Tier,
+    beside_plan,
 )
 from bitvox.sizes import format_size, parse_size
 
@@ -102,6 +104,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compile_command(
+    ctx: typer.Context,
     model: _Model,
     audio: _Audio,
     out: Annotated[
@@ -110,7 +113,11 @@ def compile_command(
     budget: _Budget = None,
     plan: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Follow this plan (of `bitvox plan`) instead of making one."),
+        typer.Option(
+            metavar="FILE",
+            help="Follow the widths and forms of this plan (of `bitvox plan`, edited or not); its ranges and "
+            "clip are calibrated anew, since clips that judge must have had no hand in them.",
+        ),
     ] = None,
     target: _Target = "onnx",
     method: _Method = "myqasr",
@@ -132,6 +139,8 @@ def compile_command(
 
         bitvox compile reference-ctc --audio ./my-voice --budget 3MB --out ./my-model
     """
+    if plan is not None and (given := _given(ctx, DECIDED_BY_PLAN)):
+        raise beside_plan(plan, [f"--{name}" for name in given])
     request = _request(locals())
     if budget is None and plan is None:
         raise InputError("budget: none given; write --budget 45MB, or --plan FILE to follow a plan")
@@ -228,6 +237,12 @@ def sweep_command(
         print_failure(why)
     if found.unreachable:
         raise typer.Exit(1)
+
+
+def _given(ctx: typer.Context, names: Sequence[str]) -> list[str]:
+    """Those of a command's parameters that the command line names, be it with their default."""
+    sources = {name: ctx.get_parameter_source(name) for name in names}
+    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
 
 
 def _request(options: dict[str, Any]) -> CompileRequest:

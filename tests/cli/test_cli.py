@@ -165,7 +165,7 @@ def test_compile_passes_every_option_on(compiler: Callable[..., FakeCompiler], c
     fake = compiler()
     options = (
         "--method uniform --order descending --reduction max --calibration hessian --tier paper "
-        "--activations dynamic --storage standard --allow-float --clips 7 --seed 3 --plan p.json"
+        "--activations dynamic --storage standard --kernels stock --allow-float --clips 7 --seed 3"
     )
     assert run([*COMPILE, *options.split()]) == 0
     assert fake.requests == [
@@ -174,7 +174,6 @@ def test_compile_passes_every_option_on(compiler: Callable[..., FakeCompiler], c
             audio=Path("a"),
             budget=3 * 2**19,
             out=Path("o"),
-            plan=Path("p.json"),
             method="uniform",
             order="descending",
             reduction="max",
@@ -182,6 +181,7 @@ def test_compile_passes_every_option_on(compiler: Callable[..., FakeCompiler], c
             tier="paper",
             activations="dynamic",
             storage="standard",
+            kernels="stock",
             allow_float=True,
             clips=7,
             seed=3,
@@ -192,6 +192,19 @@ def test_compile_passes_every_option_on(compiler: Callable[..., FakeCompiler], c
     assert "chatter" not in out
     assert "chatter" in err
     assert "allocate: done" in err
+
+
+def test_a_plan_leaves_no_choice_of_method(compiler: Callable[..., FakeCompiler], capsys: Captured) -> None:
+    fake = compiler()
+    options = ["--plan", "p.json", "--calibration", "hessian", "--clips", "7", "--seed", "3"]
+    assert run([*COMPILE, *options]) == 0
+    assert fake.requests[0].plan == Path("p.json")
+    capsys.readouterr()
+    # Even where they say what is usual: the plan may say otherwise.
+    line = one_line(capsys, [*COMPILE, *options, "--method", "myqasr", "--tier", "paper"], 2)
+    assert line == "bitvox: plan p.json: has decided --method, --tier; leave them out, or make another plan"
+    with pytest.raises(InputError, match="has decided activations; leave it out"):
+        CompileRequest("m", plan=Path("p.json"), activations="dynamic")
 
 
 def test_defaults_are_those_of_the_request(compiler: Callable[..., FakeCompiler]) -> None:
