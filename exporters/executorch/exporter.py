@@ -18,7 +18,7 @@ from bitvox.exporters.executorch.audit import in_float, kernels_reached, longest
 from bitvox.exporters.executorch.build import WrittenModel, write_model
 from bitvox.exporters.executorch.costs import ExecutorchCosts
 from bitvox.exporters.executorch.parity import measure_parity
-from bitvox.exporters.executorch.skeleton import build_skeleton
+from bitvox.exporters.executorch.skeleton import build_skeleton, traced_skeleton
 from bitvox.exporters.proof import ExportReport
 
 __all__ = [
@@ -70,4 +70,4 @@ def prove(
 def export_full_precision(model: SpeechModel, folder: Path) -> Path:
     """Write the float32 model that bundles are compared with; returns its `model.pte`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return write_model(build_skeleton(model), full_precision(model), folder).model
+    return write_model(traced_skeleton(model), full_precision(model), folder).model

@@ -22,7 +22,9 @@ from bitvox.runtime_kernels.adapters.executorch.library import NAMESPACE, load_l
 try:
     with quiet():
         import torch
-        from executorch.extension.pybindings import portable_lib
+
+        # Its public face, `portable_lib`, imports the whole compiler: 3 s and 130 MB.
+        from executorch.extension.pybindings import _C as portable_lib
 except ImportError as error:
     raise InputError(
         f"executorch: cannot be imported ({error}); install it with `pip install 'bitvox[executorch]'`"

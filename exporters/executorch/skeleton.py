@@ -47,6 +47,19 @@ class Compared:
 
 def build_skeleton(model: SpeechModel) -> bytes:
     """The archive for a model."""
+    bare, forms = traced_skeleton(model), usual_forms(model)
+    key, compared = _key(forms), _lower_compared(bare, forms)
+    entries = dict(zip((_TRACED, _NUMBERS), _entries(bare, _TRACED, _NUMBERS), strict=True))
+    entries |= {
+        f"{key}.shipped": _lower_shipped(bare, forms).to_bytes(),
+        f"{key}.compared": compared.program.to_bytes(),
+        f"{key}.exposed": json.dumps([dataclasses.astuple(one) for one in compared.exposed]).encode(),
+    }
+    return _archive(entries)
+
+
+def traced_skeleton(model: SpeechModel) -> bytes:
+    """An archive with nothing lowered in it, for a program that is written once."""
     numbers = {
         RATE: model.processor.sampling_rate,
         MINIMUM: model.processor.minimum_samples,
@@ -54,15 +67,7 @@ def build_skeleton(model: SpeechModel) -> bytes:
     }
     traced = io.BytesIO()
     torch.export.save(trace(model), traced)
-    entries = {_TRACED: traced.getvalue(), _NUMBERS: json.dumps(numbers).encode()}
-    forms, bare = usual_forms(model), _archive(entries)
-    key, compared = _key(forms), _lower_compared(bare, forms)
-    entries |= {
-        f"{key}.shipped": _lower_shipped(bare, forms).to_bytes(),
-        f"{key}.compared": compared.program.to_bytes(),
-        f"{key}.exposed": json.dumps([dataclasses.astuple(one) for one in compared.exposed]).encode(),
-    }
-    return _archive(entries)
+    return _archive({_TRACED: traced.getvalue(), _NUMBERS: json.dumps(numbers).encode()})
 
 
 def usual_forms(model: SpeechModel) -> tuple[SiteForm, ...]:
