@@ -25,7 +25,7 @@ from typing import Any
 from transformers import Wav2Vec2Config
 
 from bitvox.benchmarks.experiments.checkpoint import write_random_checkpoint
-from bitvox.benchmarks.experiments.command import run
+from bitvox.benchmarks.experiments.command import results_file, run
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import REPOSITORY, Cell, Document, Notebook, Schema, cell_key
 from bitvox.benchmarks.latency import BenchReport, Measured, Spread, bench
@@ -239,14 +239,16 @@ def _environment(cache: str) -> dict[str, str]:
 def main() -> None:
     """Command line of the experiment."""
     parser = argparse.ArgumentParser(prog="full_size", description=__doc__)
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="results file")
+    parser.add_argument("--out", type=Path, help="results file")
     parser.add_argument("--budget", default="45MB", help="ceiling on the bundle")
     parser.add_argument("--seconds", type=float, default=3.0, help="audio that is run")
     options = parser.parse_args()
-    arguments = sys.argv[1:]
-    sys.exit(
-        run(lambda progress: full_size(options.out, options.budget, options.seconds, progress, arguments))
-    )
+
+    def work(progress: Progress) -> None:
+        out = results_file(parser, options, DEFAULT_OUT)
+        full_size(out, options.budget, options.seconds, progress, sys.argv[1:])
+
+    sys.exit(run(work))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from bitvox.benchmarks.experiments.tables import count, origin, table
 def section(path: Path) -> str:
     """One table: compiling, and running beside full precision."""
     document = read_document(path, FullSizeDocument)
-    parts = ["## A full-size model", origin(document.provenance)]
+    parts = ["## A full-size model", origin(document.provenance, document.rows)]
     for row in document.rows:
         parts += [_compile_table(row), _run_table(row), _sentence(row)]
     return "\n\n".join(parts)

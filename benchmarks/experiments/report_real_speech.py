@@ -14,7 +14,7 @@ def section(path: Path) -> str:
     """One table per test set."""
     document = read_document(path, SpeechDocument)
     rows = sorted(document.rows, key=_place)
-    parts = ["## Methods at equal bytes", origin(document.provenance), _how_to_read(rows)]
+    parts = ["## Methods at equal bytes", origin(document.provenance, document.rows), _how_to_read(rows)]
     for name in rows[0].scores if rows else ():
         parts += [f"### {name}: {document.provenance.data[name]}", _table(rows, name), _sentence(rows, name)]
     return "\n\n".join(parts)

@@ -13,7 +13,7 @@ from bitvox.benchmarks.experiments.voice_rows import PooledRow, VoiceRow, Voices
 def section(path: Path) -> str:
     """Two tables: pooled by budget, and speaker by speaker."""
     document = read_document(path, VoicesDocument)
-    parts = ["## One bundle per voice", origin(document.provenance)]
+    parts = ["## One bundle per voice", origin(document.provenance, document.rows)]
     parts += [_pooled_table(document.summary), _pooled_sentence(document.rows, document.summary)]
     parts += [
         "Word error rate by speaker, %:",

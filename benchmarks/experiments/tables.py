@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bitvox.benchmarks.experiments.results import Provenance, Rate
+from bitvox.benchmarks.experiments.results import Cell, Provenance, Rate
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -42,12 +42,14 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def origin(found: Provenance) -> str:
-    """The command that made a table, and where it ran."""
+def origin(found: Provenance, rows: Sequence[Cell]) -> str:
+    """The command that made a table, where it ran, and every commit that a row was measured at."""
     versions = ", ".join(f"{name} {number}" for name, number in found.versions.items())
     data = "; ".join(f"{name}: {text}" for name, text in found.data.items())
+    commits = list(dict.fromkeys(row.commit for row in rows)) or [found.commit]
+    named = f"Commit{'s' if len(commits) > 1 else ''} {listed(commits)}"
     machine = f"{found.machine['cpu']}, {found.machine['cores']} cores"
     return (
         f"    {found.command}\n\n"
-        f"Commit {found.commit}, {machine}. {found.model} ({found.fingerprint[:12]}). {data}. {versions}."
+        f"{named}; {machine}. {found.model} ({found.fingerprint[:12]}). {data}. {versions}."
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bitvox.benchmarks.dataset import Dataset, Utterance
 from bitvox.benchmarks.evaluate import EvalReport, evaluate
-from bitvox.benchmarks.experiments.command import run
+from bitvox.benchmarks.experiments.command import results_file, run
 from bitvox.benchmarks.experiments.ladder import Ladder, measure_ladder
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import REPOSITORY, Errors, Notebook, cell_key
@@ -232,14 +232,15 @@ def _texts(found: EvalReport) -> tuple[ClipText, ...]:
 def main() -> None:
     """Command line of the experiment."""
     parser = argparse.ArgumentParser(prog="voices", description=__doc__)
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="results file")
+    parser.add_argument("--out", type=Path, help="results file")
     parser.add_argument("--model", default="reference-ctc", help="checkpoint, as `bitvox compile` takes it")
     parser.add_argument("--limit", type=int, help="most speakers (all where it is left out)")
     options = parser.parse_args()
 
     def work(progress: Progress) -> None:
         recordings = read_split(speech_folder(), AN4, "test")
-        voices(options.out, Setting(options.model, recordings, limit=options.limit), progress, sys.argv[1:])
+        out = results_file(parser, options, DEFAULT_OUT)
+        voices(out, Setting(options.model, recordings, limit=options.limit), progress, sys.argv[1:])
 
     sys.exit(run(work))
 
