@@ -20,11 +20,15 @@ def _plain_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    position_bias: torch.Tensor | None = None,
     **unused: object,
 ) -> tuple[torch.Tensor, None]:
-    """softmax(q k^T * scaling) v over [B, heads, frames, width], returned as [B, frames, heads, width]."""
+    """softmax(q k^T * scaling + bias) v over [B, heads, frames, width], as [B, frames, heads, width]."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    weights = torch.softmax(torch.matmul(query * scale, key.transpose(2, 3)), dim=-1)
+    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    if position_bias is not None:
+        scores = scores + position_bias
+    weights = torch.softmax(scores, dim=-1)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 

@@ -1,11 +1,13 @@
-"""The table of what can be loaded. A family is one file that fills in a `Family`, and one line here."""
+"""The table of what can be loaded. A family is one file that fills in `FAMILIES`, and one name here."""
 
 from __future__ import annotations
 
-from bitvox.compiler.frontend import wav2vec2
+from bitvox.compiler.frontend import data2vec, hubert, wav2vec2, wav2vec2_conformer, wavlm
 from bitvox.compiler.frontend.family import Family
 
-FAMILIES: dict[str, Family] = {family.architecture: family for family in (wav2vec2.FAMILY,)}
+_FILES = (wav2vec2, hubert, wavlm, data2vec, wav2vec2_conformer)
+
+FAMILIES: dict[str, Family] = {family.architecture: family for file in _FILES for family in file.FAMILIES}
 
 
 def supported() -> str:

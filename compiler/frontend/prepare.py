@@ -26,3 +26,24 @@ def prepare(module: torch.nn.Module) -> None:
             parent, _, attribute = name.rpartition(".")
             setattr(module.get_submodule(parent), attribute, torch.nn.Identity())
     module.requires_grad_(False)
+
+
+@torch.no_grad()
+def folded_batch_norm(conv: torch.nn.Conv1d, norm: torch.nn.BatchNorm1d) -> torch.nn.Conv1d:
+    """The convolution that computes what `conv` and then `norm` (in eval mode) compute: one site, no norm."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    bias = torch.zeros_like(norm.bias) if conv.bias is None else conv.bias
+    folded = torch.nn.Conv1d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size[0],
+        conv.stride[0],
+        conv.padding if isinstance(conv.padding, str) else conv.padding[0],
+        conv.dilation[0],
+        conv.groups,
+    )
+    folded.weight.copy_(conv.weight * factor[:, None, None])
+    assert folded.bias is not None
+    folded.bias.copy_((bias - norm.running_mean) * factor + norm.bias)
+    return folded.requires_grad_(False).eval()

@@ -1,0 +1,7 @@
+"""data2vec for speech (Baevski et al. 2022): five small positional convolutions in place of one."""
+
+from __future__ import annotations
+
+from bitvox.compiler.frontend.waveform import ctc_family
+
+FAMILIES = (ctc_family("Data2VecAudioForCTC"),)

@@ -1,0 +1,106 @@
+"""Every family: the numbers of transformers, every weight a site, what runs in no site named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import Wav2Vec2FeatureExtractor
+
+from bitvox.compiler.frontend.families import FAMILIES
+from bitvox.compiler.frontend.loading import load_model
+from bitvox.compiler.frontend.prepare import prepare
+from bitvox.compiler.frontend.sites import find_sites
+from bitvox.compiler.frontend.waveform import ctc_family
+from bitvox.errors import InputError
+from support import noise_clips
+from tiny_families import TINY, tiny_family
+
+ATTENTION_INPUTS = {"q_proj", "k_proj", "v_proj", "linear_q", "linear_k", "linear_v"}
+
+
+def test_every_family_of_the_table_is_tested() -> None:
+    assert {tiny.architecture for tiny in TINY.values()} == set(FAMILIES)
+
+
+@pytest.fixture(scope="module", params=TINY)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    return request.param, TINY[request.param].write(tmp_path_factory.mktemp(request.param))
+
+
+def test_logits_are_those_of_transformers(checkpoint: tuple[str, Path]) -> None:
+    name, folder = checkpoint
+    model = load_model(folder)
+    reference = getattr(transformers, TINY[name].architecture).from_pretrained(folder).eval()
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
+    for samples in (*noise_clips(2), noise_clips(samples=40_000)[0]):
+        inputs = extractor(samples, sampling_rate=16000, return_tensors="pt").input_values
+        with torch.inference_mode():
+            expected = reference(inputs).logits[0].numpy()
+        np.testing.assert_allclose(model.logits(samples), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_published_checkpoint_lacks_the_mask_embedding(
+    checkpoint: tuple[str, Path], tmp_path: Path
+) -> None:
+    name, folder = checkpoint
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    state = load_file(copy / "model.safetensors")
+    (masked,) = [key for key in state if key.endswith("masked_spec_embed")]
+    state.pop(masked)
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    samples = noise_clips()[0]
+    np.testing.assert_array_equal(load_model(copy).logits(samples), tiny_family(name).logits(samples))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_weight_is_a_site_in_execution_order(name: str) -> None:
+    model = tiny_family(name)
+    sites = model.sites
+    assert len(sites) == TINY[name].sites
+    convolutions = len(TINY[name].settings["conv_dim"])
+    assert [site.role for site in sites[: convolutions + 1]] == [
+        "input_conv",
+        *["conv"] * (convolutions - 1),
+        "linear",
+    ]
+    assert sites[convolutions].name.endswith("feature_projection.projection")
+    assert [site.role for site in sites].count("head") == 1
+    assert sites[-1].role == "head"
+    weights = {f"{site.name}.weight" for site in sites}
+    left = [key for key, value in model.module.named_parameters() if value.ndim > 1 and key not in weights]
+    assert left == []
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_query_key_and_value_share_a_width_and_nothing_else_does(name: str) -> None:
+    groups = [group for group in tiny_family(name).share_groups() if len(group) > 1]
+    assert [len(group) for group in groups] == [3, 3]
+    for group in groups:
+        assert {site.name.rpartition(".")[2] for site in group} < ATTENTION_INPUTS
+
+
+@pytest.mark.parametrize("name", ["wavlm", "conformer-relative"])
+def test_what_a_family_must_rewrite_is_refused_by_name_without_it(tmp_path: Path, name: str) -> None:
+    """Projections that run inside a fused function, biases that no site multiplies with."""
+    bare = ctc_family(TINY[name].architecture)
+    module, processor = bare.load(TINY[name].write(tmp_path))
+    prepare(module)
+    with pytest.raises(InputError, match=r"layer '[\w.]+att[\w.]+' \(\w+\) cannot be handled"):
+        find_sites(bare.wrap(module), bare, processor.minimum_samples)
+
+
+@pytest.mark.parametrize("name", ["conformer-relative", "conformer-rotary"])
+def test_positions_are_computed_for_each_clip_and_not_kept(name: str) -> None:
+    """transformers keeps a table of the longest clip, which would be a constant of every file."""
+    model = tiny_family(name)
+    short, long = (noise_clips(1, samples)[0] for samples in (400, 9000))
+    first = model.logits(short)
+    assert (len(first), len(model.logits(long))) == (5, 113)
+    np.testing.assert_array_equal(model.logits(short), first)
+    assert max(value.numel() for value in model.module.buffers()) < 1000

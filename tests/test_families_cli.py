@@ -1,0 +1,51 @@
+"""Checkpoints of other families through the command line: the same road as wav2vec2's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from bitvox.cli import app
+from tiny_families import TINY
+
+
+def run(*words: object) -> dict[str, Any]:
+    """Run `bitvox WORDS --json` and return the one document that it prints."""
+    result = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("voice")
+    generator = np.random.default_rng(0)
+    for index in range(5):
+        samples = 0.1 * generator.standard_normal(6000 + 500 * index)
+        soundfile.write(folder / f"{index}.wav", samples.astype(np.float32), 16000)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["wavlm", "conformer-relative"])
+def test_a_recogniser_goes_the_whole_road(tmp_path: Path, voice: Path, name: str) -> None:
+    checkpoint, bundle = TINY[name].write(tmp_path / "checkpoint"), tmp_path / "bundle"
+    largest = run("compile", checkpoint, "--audio", voice, "--budget", "1MB", "--out", bundle)
+    budget = largest["bytes"] - 3000
+    compiled = run("compile", checkpoint, "--audio", voice, "--budget", budget, "--out", bundle)
+    assert compiled["bytes"] == sum(path.stat().st_size for path in bundle.iterdir()) <= budget
+    assert compiled["average_bits"] < largest["average_bits"] == 8
+    assert compiled["parity"] < 1e-3
+    assert set(compiled["kernels"].values()) == {"Conv", "MatMulIntegerToFloat", "QLinearConv"}
+    assert run("verify", bundle)["findings"] == []
+    assert run("inspect", bundle)["total"] == compiled["bytes"]
+    assert len(run("transcribe", bundle, voice)["transcripts"]) == 5
+    judged = run("eval", bundle, "--data", voice, "--checkpoint", checkpoint)
+    assert judged["comparison"]["word_error_rate"]["length"] > 0
+    assert run("bench", bundle, "--seconds", "0.5", "--checkpoint", checkpoint)["time_ratio"]["median"] > 0

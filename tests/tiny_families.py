@@ -1,0 +1,122 @@
+"""A random checkpoint of a few thousand weights for every family, and for the forms that differ in code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
+
+from bitvox.compiler.frontend.loading import load_model
+from bitvox.compiler.frontend.model import SpeechModel
+
+VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
+
+_ENCODER: dict[str, Any] = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (8, 8, 12),
+    "conv_kernel": (10, 3, 2),
+    "conv_stride": (5, 4, 4),
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "pad_token_id": 0,
+}
+_LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+_CONFORMER = {"conv_depthwise_kernel_size": 5, "hidden_act": "swish", "max_source_positions": 3000}
+
+
+@dataclass(frozen=True)
+class TinyFamily:
+    """A checkpoint to write: its class, its configuration, and how many sites it has."""
+
+    architecture: str
+    config: str
+    sites: int
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the configuration is made of."""
+        return {**_ENCODER, **self.changes}
+
+    def write(self, folder: Path) -> Path:
+        """Random weights in the hub's layout."""
+        torch.manual_seed(0)
+        config = getattr(transformers, self.config)(**self.settings)
+        module = getattr(transformers, self.architecture)(config)
+        _stir(module)
+        module.save_pretrained(folder)
+        vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), pad_token="<pad>").save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+        return folder
+
+
+def _stir(module: torch.nn.Module) -> None:
+    """Noise on what starts as all zeros or ones or very small: a bias that is lost would not be missed."""
+    with torch.no_grad():
+        for child in module.modules():
+            if isinstance(child, torch.nn.Embedding):
+                child.weight.normal_()
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point() and tensor.numel() > 1 and tensor.min() == tensor.max():
+                tensor.add_(0.1 * torch.rand_like(tensor))
+
+
+# convolutions + projection + positional convolutions + 2 * sites of a layer + head
+TINY: dict[str, TinyFamily] = {
+    "wav2vec2": TinyFamily("Wav2Vec2ForCTC", "Wav2Vec2Config", 3 + 1 + 1 + 2 * 6 + 1),
+    "wav2vec2-large-adapter": TinyFamily(
+        "Wav2Vec2ForCTC",
+        "Wav2Vec2Config",
+        3 + 1 + 1 + 2 * 6 + 2 + 1,
+        {**_LARGE, "add_adapter": True, "num_adapter_layers": 2},
+    ),
+    "hubert": TinyFamily("HubertForCTC", "HubertConfig", 3 + 1 + 1 + 2 * 6 + 1),
+    "hubert-large": TinyFamily("HubertForCTC", "HubertConfig", 3 + 1 + 1 + 2 * 6 + 1, _LARGE),
+    "hubert-batch-norm": TinyFamily(
+        "HubertForCTC",
+        "HubertConfig",
+        3 + 1 + 1 + 2 * 6 + 1,
+        {"conv_pos_batch_norm": True, "feat_proj_layer_norm": False},
+    ),
+    "wavlm": TinyFamily(
+        "WavLMForCTC", "WavLMConfig", 3 + 1 + 1 + 2 * 7 + 1, {"num_buckets": 32, "max_bucket_distance": 40}
+    ),
+    "wavlm-large": TinyFamily("WavLMForCTC", "WavLMConfig", 3 + 1 + 1 + 2 * 7 + 1, _LARGE),
+    "data2vec": TinyFamily(
+        "Data2VecAudioForCTC",
+        "Data2VecAudioConfig",
+        3 + 1 + 2 + 2 * 6 + 1,
+        {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5},
+    ),
+    "conformer-relative": TinyFamily(
+        "Wav2Vec2ConformerForCTC", "Wav2Vec2ConformerConfig", 3 + 1 + 2 * 12 + 1, _CONFORMER
+    ),
+    "conformer-rotary": TinyFamily(
+        "Wav2Vec2ConformerForCTC",
+        "Wav2Vec2ConformerConfig",
+        3 + 1 + 2 * 11 + 1,
+        {**_CONFORMER, **_LARGE, "position_embeddings_type": "rotary"},
+    ),
+}
+
+
+@functools.cache
+def tiny_family(name: str) -> SpeechModel:
+    """One of them, loaded; shared between tests, which must not change it."""
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
+        return load_model(TINY[name].write(Path(folder)))
