@@ -7,7 +7,7 @@
 
 namespace bitvox {
 
-constexpr int kMaxRows = 8;         // rows of the tallest tile
+constexpr int kMaxRows = 32;        // rows of the tallest tile
 constexpr int kMaxRowBlocks = 4;    // column blocks of the widest tile of one row
 constexpr int kMaxPanelBytes = 32;  // per k: 32 columns of one byte or 16 of two
 constexpr int kMaxTileBlocks = 2;   // column blocks of the widest tile of more rows, and of a panel
@@ -90,6 +90,7 @@ const Kernels& kernels_avx2();
 const Kernels& kernels_avxvnni();
 const Kernels& kernels_avx512vnni_ymm();
 const Kernels& kernels_avx512vnni();
+const Kernels& kernels_amx();
 const Kernels& kernels_neon();
 const Kernels& kernels_neon_dotprod();
 const Kernels& kernels_neon_i8mm();
