@@ -9,22 +9,27 @@ import numpy as np
 from bitvox.errors import BitvoxError, InputError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.manifest import MANIFEST_NAME, Manifest
+from bitvox.exporters.packed_file import header_faults
 from bitvox.exporters.runner import open_runner
 from bitvox.exporters.targets import runtime
+
+# Weights beside a graph, each packed one behind a header that says what it is.
+_PACKED_SUFFIX = ".onnx.data"
 
 
 def verify(folder: Path) -> list[str]:
     """What is wrong with the bundle in a folder, one line each; an empty list is a bundle that runs here.
 
     Checked in order: sizes and SHA-256 of every file, files that do not belong, the plan, operators that
-    the runtime here lacks; and, where all of that holds, that it loads and runs one second of silence to
-    finite logits. Raises InputError when the folder is no bundle or its manifest cannot be read.
+    the runtime here lacks; and, where all of that holds, that every packed tensor has the form that the plan
+    says, and that the model loads and runs one second of silence to finite logits. Raises InputError when the
+    folder is no bundle or its manifest cannot be read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a bundle, the folder with {MANIFEST_NAME}")
     bundle = Bundle(folder, Manifest.read(folder))
     findings = bundle.faults() + _plan_faults(bundle) + _missing_operators(bundle)
-    return findings or _run_faults(bundle)
+    return findings or _header_faults(bundle) or _run_faults(bundle)
 
 
 def _plan_faults(bundle: Bundle) -> list[str]:
@@ -34,6 +39,14 @@ def _plan_faults(bundle: Bundle) -> list[str]:
         return [str(error)]
     over = plan.budget is not None and bundle.bytes > plan.budget
     return [f"{bundle.bytes} bytes on disk: over its budget of {plan.budget}"] if over else []
+
+
+def _header_faults(bundle: Bundle) -> list[str]:
+    plan = bundle.manifest.quant_plan(MANIFEST_NAME)
+    if (plan.storage, plan.kernels) != ("packed", "stock"):
+        return []  # types of the runtime's own, or the kernels' layout, which they check when they load it
+    files = [bundle.folder / name for name in bundle.manifest.files if name.endswith(_PACKED_SUFFIX)]
+    return [fault for path in files for fault in header_faults(path, plan)]
 
 
 def _missing_operators(bundle: Bundle) -> list[str]:

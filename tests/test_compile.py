@@ -9,8 +9,11 @@ import pytest
 import soundfile
 
 from bitvox import compile as front
+from bitvox.compiler.lowering.header import HEADER_BYTES
 from bitvox.compiler.passes.plan_json import plan_to_json
 from bitvox.errors import RequestError
+from bitvox.exporters.manifest import FileEntry, Manifest
+from bitvox.exporters.verify import verify
 from bitvox.request import CompileRequest
 from support import noise_clips, write_tiny_checkpoint
 
@@ -66,6 +69,25 @@ def test_a_plan_is_followed_and_calibrated_anew(
     followed = front.compile_bundle(replace(request_, plan=path, budget=None))
     assert followed.plan.sites[-1] == made.sites[-1]
     assert "ranges of 1 sites (lm_head first) are calibrated anew" in _told(caplog)[-1]
+
+
+def test_verify_holds_the_packed_tensors_to_the_plan(request_: CompileRequest) -> None:
+    out = front.compile_bundle(replace(request_, order="descending", budget=40_000)).out
+    assert verify(out) == []
+    manifest = Manifest.read(out)
+    sites = manifest.plan["sites"]
+    index, site = next((index, site) for index, site in enumerate(sites) if site["bits"] in (3, 4))
+    changed = [*sites[:index], {**site, "bits": 2}, *sites[index + 1 :]]
+    manifest.model_copy(update={"plan": {**manifest.plan, "sites": changed}}).write(out)
+    wrong = f"site {site['site']} has {site['bits']} bits per channel, its plan says 2 per channel"
+    assert verify(out) == [f"model.onnx.data: {wrong}"]
+
+    data = bytearray((out / "model.onnx.data").read_bytes())
+    data[data.index(b"NBIT") + HEADER_BYTES] ^= 1  # a writer that stores other codes than it summed
+    (out / "model.onnx.data").write_bytes(data)
+    files = {**manifest.files, "model.onnx.data": FileEntry.of(out / "model.onnx.data")}
+    manifest.model_copy(update={"files": files}).write(out)
+    assert verify(out)[-1] == "model.onnx.data: no whole packed tensor for site lm_head"
 
 
 def _told(caplog: pytest.LogCaptureFixture) -> list[str]:

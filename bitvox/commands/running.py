@@ -102,7 +102,7 @@ def _transcribe(runner: Runner, file: Path) -> dict[str, Any]:
 
 
 def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:
-    """Check that a bundle is whole and runs here: hashes, sizes, operators, budget, one second of silence.
+    """Check that a bundle is whole and runs here: hashes, sizes, packed tensors, operators, budget, a run.
 
     Exit code 0 when nothing is wrong with it, 1 with one line per finding.
     """

@@ -54,6 +54,7 @@ def tone_plan() -> QuantPlan:
         method="method=uniform",
         budget=100_000,
         fixed_bytes=2000,
+        storage="standard",  # a plain ONNX tensor, without a header
         sites=(SitePlan(site="filters", bits=8, reason="the only one", stored_bytes=9000),),
     )
 
