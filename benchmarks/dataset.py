@@ -10,10 +10,13 @@ from pathlib import Path
 from bitvox.compiler.frontend.audio import find_audio
 from bitvox.errors import InputError
 
+# The first that a table has.
+_TEXT_COLUMNS = ("text", "label", "keyword")
+
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording; `speaker` and `text` are None where they are not known."""
+    """One recording; `speaker` and `text` are None where they are not known. A label is a text too."""
 
     path: Path
     speaker: str | None
@@ -41,9 +44,10 @@ def read_dataset(
 ) -> Dataset:
     """The recordings of a CSV table, or of a folder.
 
-    A table has a header with `path` (relative to the table's folder) and, where known, `speaker`, `text`
-    and `split`; other columns are left alone. A folder gives every audio file below it, without speakers or
-    transcripts. `limit` keeps that many, evenly spaced, so that they still come from all speakers.
+    A table has a header with `path` (relative to the table's folder) and, where known, `speaker`, `text` (of
+    keywords also `label` or `keyword`) and `split`; other columns are left alone. A folder gives every audio
+    file below it, without speakers or transcripts. `limit` keeps that many, evenly spaced, so that they still
+    come from all speakers.
 
     Raises InputError, one line, for a missing file or column, a recording that does not exist (with its
     line), an option that the table cannot answer, and when nothing is left.
@@ -78,8 +82,12 @@ def _read_table(path: Path, wanted: dict[str, str | None]) -> list[Utterance]:
         file = path.parent / str(row["path"])
         if not file.is_file():
             raise InputError(f"{path}: line {row[_LINE]}: no such recording: {file}")
-        utterances.append(Utterance(file, row.get("speaker") or None, row.get("text")))
+        utterances.append(Utterance(file, row.get("speaker") or None, _text(row)))
     return utterances
+
+
+def _text(row: dict[str, str | None]) -> str | None:
+    return next((row[column] for column in _TEXT_COLUMNS if column in row), None)
 
 
 _LINE = "\0line"

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
 from bitvox.compiler.frontend.audio import Clip, defect, read_clip
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.manifest import short_digest
@@ -52,11 +52,18 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Scores:
-    """Error rates of one model against people's transcripts, and the words it wrote for silence."""
+    """How one model did against what people said, where that is known.
+
+    Attributes:
+        words: Word error rate; `characters`: character error rate; neither of a classifier.
+        words_on_silence: Words that it wrote for silence; None of a classifier, which always names a label.
+        accuracy: Share of clips with the right label, of a classifier.
+    """
 
     words: metrics.ErrorRate | None
     characters: metrics.ErrorRate | None
-    words_on_silence: int
+    words_on_silence: int | None
+    accuracy: metrics.Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,10 @@ class Comparison:
 
     Attributes:
         word_error_rate: Errors of the bundle per word of the full-precision transcripts: label-free
-            agreement.
+            agreement. Of a classifier, whose transcript is one label, the share of labels that differ.
         identical: Share of clips with the same transcript, 0 to 1.
-        difference: Word error rate of the bundle minus that of the full-precision model, in points, paired.
+        difference: Word error rate of the bundle, or accuracy of a classifier, minus that of the
+            full-precision model, in points, paired.
         no_regression: Share of clips with no more word errors than the full-precision model makes, 0 to 1.
     """
 
@@ -178,6 +186,7 @@ class _Heard:
         clusters: What intervals resample, per recording; `clustered_by`: its name.
         computing: Seconds that the bundle computed.
         calibrated_on: Recordings that calibrated the bundle.
+        classifier: Whether transcripts are labels.
     """
 
     transcripts: tuple[Transcript, ...]
@@ -186,6 +195,11 @@ class _Heard:
     digest: str
     computing: float
     calibrated_on: int
+    classifier: bool
+
+    def count(self, references: Sequence[str], texts: Sequence[str]) -> metrics.ErrorCounts:
+        """Word errors of each recording."""
+        return (metrics.count_labels if self.classifier else metrics.count_words)(references, texts)
 
     @property
     def references(self) -> list[str] | None:
@@ -224,10 +238,11 @@ def _listen(
             len(used),
         )
     keys, clustered_by = clusters(used)
-    return _Heard(tuple(transcripts), keys, clustered_by, digest.hexdigest(), computing, known)
+    classifier = runner.bundle.manifest.family == "classifier"
+    return _Heard(tuple(transcripts), keys, clustered_by, digest.hexdigest(), computing, known, classifier)
 
 
-def _read(utterance: Utterance, processor: Processor) -> Clip | None:
+def _read(utterance: Utterance, processor: AnyProcessor) -> Clip | None:
     try:
         clip = read_clip(utterance.path, processor.sampling_rate)
     except InputError as error:
@@ -241,6 +256,10 @@ def _read(utterance: Utterance, processor: Processor) -> Clip | None:
 
 
 def _scores(model: Transcriber, texts: list[str], heard: _Heard, rate: int) -> Scores:
+    if heard.classifier:
+        known = heard.references
+        right = metrics.accuracy(heard.count(known, texts), heard.clusters) if known is not None else None
+        return Scores(None, None, None, right)
     silent = words_on_silence(model, rate)
     if heard.references is None:
         return Scores(None, None, silent)
@@ -259,15 +278,16 @@ def _full_precision_texts(heard: _Heard) -> list[str]:
 
 def _comparison(heard: _Heard) -> Comparison:
     texts, baseline = [entry.bundle for entry in heard.transcripts], _full_precision_texts(heard)
-    agreement = metrics.error_rate(metrics.count_words(baseline, texts), heard.clusters)
+    agreement = metrics.error_rate(heard.count(baseline, texts), heard.clusters)
     identical = metrics.identical_share(texts, baseline)
     if heard.references is None:
         return Comparison(agreement, identical, None, None)
-    ours, theirs = (metrics.count_words(heard.references, written) for written in (texts, baseline))
+    ours, theirs = (heard.count(heard.references, written) for written in (texts, baseline))
+    more, less = (theirs, ours) if heard.classifier else (ours, theirs)
     return Comparison(
         word_error_rate=agreement,
         identical=identical,
-        difference=metrics.rate_difference(ours, theirs, heard.clusters),
+        difference=metrics.rate_difference(more, less, heard.clusters),
         no_regression=metrics.no_regression_share(ours, theirs),
     )
 

@@ -85,6 +85,24 @@ def count_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Er
     return _count(references, hypotheses, jiwer.process_characters)
 
 
+def count_labels(references: Sequence[str], labels: Sequence[str]) -> ErrorCounts:
+    """Of a classifier, whose transcript is one label: each clip is one word, right or substituted.
+
+    Labels are compared as they are written, but for case and the space around them.
+    """
+    pairs = zip(references, labels, strict=True)
+    wrong = np.array([one.strip().casefold() != other.strip().casefold() for one, other in pairs], np.int64)
+    return ErrorCounts(wrong, np.zeros_like(wrong), np.zeros_like(wrong), np.ones_like(wrong))
+
+
+def accuracy(counts: ErrorCounts, clusters: Sequence[Hashable], seed: int = 0) -> Interval:
+    """Share of words without an error in percent, with the interval of `error_rate`."""
+    found = error_rate(counts, clusters, seed).rate
+    if found.percent is None or found.low is None or found.high is None:
+        return found
+    return Interval(100 - found.percent, 100 - found.high, 100 - found.low)
+
+
 def error_rate(counts: ErrorCounts, clusters: Sequence[Hashable], seed: int = 0) -> ErrorRate:
     """Errors per reference word in percent, over the whole set.
 

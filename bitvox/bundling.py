@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from bitvox.benchmarks.metrics import count_words, identical_share
+from bitvox.benchmarks.metrics import count_labels, count_words, identical_share
 from bitvox.compiler.frontend.threads import side_by_side, single_threaded
 from bitvox.compiler.lowering.packed import lower
 from bitvox.compiler.passes.plan import QuantPlan
@@ -75,7 +75,7 @@ def judge(voice: Voice, folder: Path, target: str) -> Agreement | None:
     with single_threaded() as threads:  # near ties fall where they fall on any machine
         full = side_by_side(voice.model.transcribe, [clip.samples for clip in voice.judging], threads)
     ours = [processor.decode(session.run(processor.features(clip.samples))) for clip in voice.judging]
-    counts = count_words(full, ours)
+    counts = (count_labels if voice.model.family == "classifier" else count_words)(full, ours)
     return Agreement(
         clips=len(full),
         seconds=round(sum(clip.seconds for clip in voice.judging), 3),

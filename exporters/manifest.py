@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bitvox.compiler.frontend.audio import Clip
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.plan_json import plan_from_json, plan_to_json
 from bitvox.errors import InputError
@@ -52,7 +52,8 @@ class Agreement(_Schema):
     Attributes:
         clips: Number of clips judged.
         seconds: Their length.
-        word_error_rate: Errors per word of the full-precision transcripts, in percent.
+        word_error_rate: Errors per word of the full-precision transcripts, in percent; of a classifier, whose
+            transcript is one label, the share of labels that differ.
         identical: Share of clips whose transcript is the same, 0 to 1.
     """
 
@@ -70,8 +71,8 @@ class Manifest(_Schema):
         bitvox: Version of bitvox that wrote it.
         target: Runtime that the model files are for: `onnx`.
         source: Name that the checkpoint was asked for by; `fingerprint`: its SHA-256.
-        architecture: Class name of the checkpoint; `family`: `ctc`; `licence`: as its card names it, or
-            `unknown`.
+        architecture: Class name of the checkpoint; `family`: `ctc` or `classifier`; `licence`: as its card
+            names it, or `unknown`.
         processor: What turns samples into features and logits into text.
         plan: The plan, as `plan_to_json` writes it.
         files: Every file of the bundle but this one, by relative path.
@@ -90,7 +91,7 @@ class Manifest(_Schema):
     architecture: str
     family: str
     licence: str
-    processor: Processor
+    processor: AnyProcessor
     plan: dict[str, Any]
     files: dict[str, FileEntry]
     operators: tuple[str, ...]

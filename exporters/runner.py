@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.targets import Session, runtime
@@ -29,7 +29,7 @@ class Runner:
     session: Session
 
     @property
-    def processor(self) -> Processor:
+    def processor(self) -> AnyProcessor:
         """Feature normalisation and decoding of the bundle."""
         return self.bundle.manifest.processor
 
@@ -48,7 +48,7 @@ class Runner:
         return self.session.run(self.processor.features(samples))
 
     def transcribe(self, samples: FloatArray) -> str:
-        """Greedy transcript of samples [T] at the model's rate; raises as `logits` does."""
+        """Greedy transcript, or label, of samples [T] at the model's rate; raises as `logits` does."""
         return self.processor.decode(self.logits(samples))
 
 

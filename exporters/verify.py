@@ -61,8 +61,6 @@ def _run_faults(bundle: Bundle) -> list[str]:
         logits = open_runner(bundle).logits(silence)
     except BitvoxError as error:
         return [str(error)]
-    if logits.ndim != 2 or logits.shape[1] != len(processor.vocabulary):
-        return [
-            f"logits of shape {list(logits.shape)}: the vocabulary has {len(processor.vocabulary)} tokens"
-        ]
+    if logits.ndim != 2 or logits.shape[1] != processor.outputs:
+        return [f"logits of shape {list(logits.shape)}: the processor knows {processor.outputs} outputs"]
     return [] if np.isfinite(logits).all() else ["logits of one second of silence are not finite"]

@@ -12,7 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from bitvox.cli import app
-from tiny_families import TINY
+from tiny_families import LABELS, TINY
 
 
 def run(*words: object) -> dict[str, Any]:
@@ -49,3 +49,30 @@ def test_a_recogniser_goes_the_whole_road(tmp_path: Path, voice: Path, name: str
     judged = run("eval", bundle, "--data", voice, "--checkpoint", checkpoint)
     assert judged["comparison"]["word_error_rate"]["length"] > 0
     assert run("bench", bundle, "--seconds", "0.5", "--checkpoint", checkpoint)["time_ratio"]["median"] > 0
+
+
+def test_a_keyword_classifier_goes_the_whole_road(tmp_path: Path, voice: Path) -> None:
+    checkpoint, bundle = TINY["wav2vec2-keywords"].write(tmp_path / "checkpoint"), tmp_path / "bundle"
+    budget = 40_000
+    compiled = run("compile", checkpoint, "--audio", voice, "--budget", budget, "--out", bundle)
+    assert compiled["bytes"] == sum(path.stat().st_size for path in bundle.iterdir()) <= budget
+    assert compiled["average_bits"] < 8
+    assert compiled["agreement"]["identical"] in (0, 1)  # one clip is held out
+    assert run("verify", bundle)["findings"] == []
+    heard = [entry["text"] for entry in run("transcribe", bundle, voice)["transcripts"]]
+    assert set(heard) <= set(LABELS)
+
+    told = heard.copy()
+    told[0] = next(label for label in LABELS if label != heard[0])
+    rows = [f"{index}.wav,{'ann' if index < 2 else 'ben'},{label}" for index, label in enumerate(told)]
+    table = voice / "table.csv"
+    table.write_text("path,speaker,label\n" + "\n".join(rows))
+    judged = run("eval", bundle, "--data", table, "--checkpoint", checkpoint)
+    assert judged["scores"]["accuracy"] == {"percent": 80, "low": 50, "high": 100}
+    assert judged["scores"]["words"] is judged["scores"]["words_on_silence"] is None
+    assert judged["clustered_by"] == "speaker"
+    differing = judged["comparison"]["word_error_rate"]["rate"]["percent"]
+    assert judged["comparison"]["identical"] == pytest.approx(1 - differing / 100)
+    words = ["eval", bundle, "--data", table, "--checkpoint", checkpoint]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert "bundle accuracy" in result.stdout and "WER" not in result.stdout

@@ -18,6 +18,7 @@ from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import SpeechModel
 
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
+LABELS = ("yes", "no", "zoom_in", "zoom_out", "stop")
 
 _ENCODER: dict[str, Any] = {
     "vocab_size": len(VOCABULARY),
@@ -49,7 +50,13 @@ class TinyFamily:
     @property
     def settings(self) -> dict[str, Any]:
         """What the configuration is made of."""
-        return {**_ENCODER, **self.changes}
+        labels = {"id2label": dict(enumerate(LABELS)), "classifier_proj_size": 16}
+        return {**_ENCODER, **({} if self.recogniser else labels), **self.changes}
+
+    @property
+    def recogniser(self) -> bool:
+        """Whether it writes letters."""
+        return self.architecture.endswith("ForCTC")
 
     def write(self, folder: Path) -> Path:
         """Random weights in the hub's layout."""
@@ -58,10 +65,12 @@ class TinyFamily:
         module = getattr(transformers, self.architecture)(config)
         _stir(module)
         module.save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+        if not self.recogniser:
+            return folder
         vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
         (folder / "vocab.json").write_text(json.dumps(vocabulary))
         Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), pad_token="<pad>").save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
         return folder
 
 
@@ -111,6 +120,39 @@ TINY: dict[str, TinyFamily] = {
         "Wav2Vec2ConformerConfig",
         3 + 1 + 2 * 11 + 1,
         {**_CONFORMER, **_LARGE, "position_embeddings_type": "rotary"},
+    ),
+    "wav2vec2-keywords": TinyFamily(
+        "Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", 3 + 1 + 1 + 2 * 6 + 2
+    ),
+    "wav2vec2-weighted-keywords": TinyFamily(
+        "Wav2Vec2ForSequenceClassification",
+        "Wav2Vec2Config",
+        3 + 1 + 1 + 2 * 6 + 2,
+        {"use_weighted_layer_sum": True},
+    ),
+    "hubert-keywords": TinyFamily(
+        "HubertForSequenceClassification",
+        "HubertConfig",
+        3 + 1 + 1 + 2 * 6 + 2,
+        {**_LARGE, "use_weighted_layer_sum": True},
+    ),
+    "wavlm-keywords": TinyFamily(
+        "WavLMForSequenceClassification",
+        "WavLMConfig",
+        3 + 1 + 1 + 2 * 7 + 2,
+        {"use_weighted_layer_sum": True},
+    ),
+    "data2vec-keywords": TinyFamily(
+        "Data2VecAudioForSequenceClassification",
+        "Data2VecAudioConfig",
+        3 + 1 + 2 + 2 * 6 + 2,
+        {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5},
+    ),
+    "conformer-keywords": TinyFamily(
+        "Wav2Vec2ConformerForSequenceClassification",
+        "Wav2Vec2ConformerConfig",
+        3 + 1 + 2 * 12 + 2,
+        {**_CONFORMER, "use_weighted_layer_sum": True},
     ),
 }
 

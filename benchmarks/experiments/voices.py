@@ -182,6 +182,7 @@ def _measure(
     found = evaluate(Bundle.open(report.out), compiled.judged_on, full_precision)
     assert found.scores.words and found.scores.characters and found.full_precision
     assert found.full_precision.words and report.budget is not None
+    assert found.scores.words_on_silence is not None
     return VoiceRow(
         key=key,
         commit=commit(),

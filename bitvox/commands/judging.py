@@ -60,7 +60,8 @@ def eval_command(
 ) -> None:
     """Judge a bundle on recordings: word and character error rates with intervals, beside full precision.
 
-    Texts are compared case-folded and without punctuation; intervals are bootstrapped over speakers.
+    Texts are compared case-folded and without punctuation; intervals are bootstrapped over speakers. Of a
+    keyword classifier: accuracy, the table's labels in the column text, label or keyword.
 
         bitvox eval ./my-model --data test.csv --split test
     """
@@ -138,13 +139,13 @@ def _eval_text(report: EvalReport) -> str:
     lines.append(table(("model", "rate", "95 % interval", "sub", "ins", "del", "of", "on silence"), rows))
     if report.comparison:
         found = report.comparison
-        lines += [
-            "",
-            f"against full precision: word error rate {found.word_error_rate.rate} of its transcripts,",
-        ]
+        classifier = report.scores.words_on_silence is None
+        what = "other labels than its own" if classifier else "word error rate of its transcripts"
+        lines += ["", f"against full precision: {what} {found.word_error_rate.rate},"]
         lines.append(f"  {100 * found.identical:.1f} % of clips the same")
         if found.difference and found.no_regression is not None:
-            lines.append(f"  word error rate changed by {_points(found.difference)} (paired)")
+            rate = "accuracy" if classifier else "word error rate"
+            lines.append(f"  {rate} changed by {_points(found.difference)} (paired)")
             lines.append(f"  no regression on {100 * found.no_regression:.1f} % of clips")
     lines.append(f"intervals: 95 %, bootstrapped over each {report.clustered_by}")
     return "\n".join(lines)
@@ -158,12 +159,16 @@ def _points(difference: Interval) -> str:
 
 def _score_rows(name: str, scores: Scores) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
+    if scores.accuracy:
+        value, _, interval = str(scores.accuracy).partition(" % ")
+        return [(f"{name} accuracy", f"{value} %", interval, "-", "-", "-", "-", "-")]
     for label, rate in (("WER", scores.words), ("CER", scores.characters)):
         if rate:
             value, _, interval = str(rate.rate).partition(" % ")
             edits = (rate.substitutions, rate.insertions, rate.deletions, rate.length)
             rows.append((f"{name} {label}", f"{value} %", interval, *edits, scores.words_on_silence))
-    return rows or [(name, "-", "-", "-", "-", "-", "-", scores.words_on_silence)]
+    silent = "-" if scores.words_on_silence is None else scores.words_on_silence
+    return rows or [(name, "-", "-", "-", "-", "-", "-", silent)]
 
 
 def _bench_text(report: BenchReport) -> str:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from bitvox.compiler.frontend.model import Role
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.model import Kind, Role
+from bitvox.compiler.frontend.processor import AnyProcessor
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class Family:
 
     Attributes:
         architecture: Class name that config.json carries.
-        kind: How it decodes.
+        kind: What its logits say.
         load: Folder in the hub's layout -> (float32 module, processor); raises InputError.
-        wrap: Module as loaded -> module from samples [B, T] to logits [B, frames, vocabulary].
+        wrap: Module as loaded -> module from samples [B, T] to logits [B, frames, outputs]; a classifier
+            writes one frame for the whole clip.
         role: Module path in the wrapped module -> role of the site.
         activation: (wrapped module, module path) -> the function that alone reads the site's output, if
             it is known.
@@ -29,8 +30,8 @@ class Family:
     """
 
     architecture: str
-    kind: Literal["ctc"]
-    load: Callable[[Path], tuple[torch.nn.Module, Processor]]
+    kind: Kind
+    load: Callable[[Path], tuple[torch.nn.Module, AnyProcessor]]
     wrap: Callable[[torch.nn.Module], torch.nn.Module]
     role: Callable[[str], Role]
     share_group: Callable[[str], str]

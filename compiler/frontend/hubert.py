@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bitvox.compiler.frontend.waveform import ctc_family
+from bitvox.compiler.frontend.waveform import classifier_family, ctc_family
 
-FAMILIES = (ctc_family("HubertForCTC"),)
+FAMILIES = (ctc_family("HubertForCTC"), classifier_family("HubertForSequenceClassification"))

@@ -15,7 +15,7 @@ import torch
 from bitvox.compiler.frontend.families import FAMILIES, Family, supported
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.prepare import prepare
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.frontend.sites import find_sites
 from bitvox.errors import InputError
 
@@ -109,7 +109,7 @@ def _family_of(config: dict[str, Any], folder: Path) -> Family:
     return family
 
 
-def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, Processor]:
+def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, AnyProcessor]:
     try:
         return family.load(folder)
     except InputError:
@@ -119,7 +119,7 @@ def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, Proces
         raise InputError(f"model '{folder}': the checkpoint cannot be loaded ({reason[:200]})") from error
 
 
-def _fingerprint(module: torch.nn.Module, config: dict[str, Any], processor: Processor) -> str:
+def _fingerprint(module: torch.nn.Module, config: dict[str, Any], processor: AnyProcessor) -> str:
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     digest.update(processor.model_dump_json().encode())
     for name, tensor in sorted(module.state_dict().items()):

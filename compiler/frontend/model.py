@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.processor import AnyProcessor
 
 Operator = Literal["linear", "conv1d"]
+Kind = Literal["ctc", "classifier"]
 Role = Literal["input_conv", "conv", "positional_conv", "linear", "head"]
 FloatArray = npt.NDArray[np.float32]
 
@@ -72,8 +73,8 @@ class SpeechModel:
         fingerprint: SHA-256 over the checkpoint's configuration, processor and tensors; keys every cached
             result.
         architecture: Class name of the checkpoint, e.g. `Wav2Vec2ForCTC`.
-        family: `ctc` (later also `encoder-decoder`, `classifier`).
-        module: Prepared float32 module in eval mode: samples [B, T] in, logits [B, frames, vocabulary] out.
+        family: What its logits say: text (`ctc`), or one label for a clip (`classifier`).
+        module: Prepared float32 module in eval mode: samples [B, T] in, logits [B, frames, outputs] out.
         processor: Feature normalisation and decoding, free of torch.
         sites: Every weight that can be quantised, in execution order.
         licence: Licence named by the checkpoint's card, or `unknown`.
@@ -82,9 +83,9 @@ class SpeechModel:
     source: str
     fingerprint: str
     architecture: str
-    family: Literal["ctc"]
+    family: Kind
     module: torch.nn.Module
-    processor: Processor
+    processor: AnyProcessor
     sites: tuple[Site, ...]
     licence: str
 
@@ -115,5 +116,5 @@ class SpeechModel:
         return self.module(torch.from_numpy(features)[None])[0].numpy()
 
     def transcribe(self, samples: FloatArray) -> str:
-        """Greedy transcript of one clip of samples [T] at the model's rate."""
+        """Greedy transcript, or label, of one clip of samples [T] at the model's rate."""
         return self.processor.decode(self.logits(samples))

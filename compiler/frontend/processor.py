@@ -1,10 +1,16 @@
-"""What turns samples into features and logits into text, in NumPy, so that a bundle needs no torch to run."""
+"""What turns samples into features and logits into text, in NumPy, so that a bundle needs no torch to run.
+
+A file boundary: stored in the manifest.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import Annotated, Any
+
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -13,28 +19,19 @@ _VARIANCE_FLOOR = 1e-7
 
 
 class Processor(BaseModel):
-    """Feature normalisation and greedy CTC decoding of one checkpoint (a file boundary: stored in the
-    manifest).
+    """Features of one checkpoint, and what its logits mean.
 
     Attributes:
         sampling_rate: Samples per second that the model was trained on.
         normalise: Whether a clip is brought to zero mean and unit variance first.
-        vocabulary: Token of each logit, in order.
-        blank: Index of the CTC blank.
-        word_delimiter: Token that stands for a space.
-        special: Tokens that never appear in text.
         minimum_samples: Shortest clip that yields one frame.
-        samples_per_frame: Product of the strides of the feature extractor.
+        samples_per_frame: Samples from one frame to the next.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sampling_rate: int
     normalise: bool
-    vocabulary: tuple[str, ...]
-    blank: int
-    word_delimiter: str
-    special: tuple[str, ...]
     minimum_samples: int
     samples_per_frame: int
 
@@ -45,11 +42,71 @@ class Processor(BaseModel):
         centred = samples.astype(np.float64) - samples.mean(dtype=np.float64)
         return (centred / np.sqrt(np.mean(centred**2) + _VARIANCE_FLOOR)).astype(np.float32)
 
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Number of logits of a frame."""
+
+    @abstractmethod
     def decode(self, logits: FloatArray) -> str:
-        """Greedy CTC transcript of logits [frames, vocabulary] (Graves et al. 2006: collapse repeats, drop
-        blanks)."""
+        """What logits [frames, outputs] say."""
+
+
+class CTCProcessor(Processor):
+    """Greedy CTC decoding.
+
+    Attributes:
+        vocabulary: Token of each logit, in order.
+        blank: Index of the CTC blank.
+        word_delimiter: Token that stands for a space.
+        special: Tokens that never appear in text.
+    """
+
+    vocabulary: tuple[str, ...]
+    blank: int
+    word_delimiter: str
+    special: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Number of tokens."""
+        return len(self.vocabulary)
+
+    def decode(self, logits: FloatArray) -> str:
+        """Transcript of logits [frames, vocabulary] (Graves et al. 2006: collapse repeats, drop blanks)."""
         best = logits.argmax(axis=-1)
         kept = best[np.insert(best[1:] != best[:-1], 0, True)] if best.size else best
         tokens = (self.vocabulary[i] for i in kept if i != self.blank)
         text = "".join(" " if t == self.word_delimiter else t for t in tokens if t not in self.special)
         return " ".join(text.split())
+
+
+class ClassifierProcessor(Processor):
+    """The label of a whole clip.
+
+    Attributes:
+        labels: Label of each logit, in order.
+    """
+
+    labels: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Number of labels."""
+        return len(self.labels)
+
+    def decode(self, logits: FloatArray) -> str:
+        """The likeliest label of logits [1, labels]."""
+        return self.labels[int(logits[0].argmax())]
+
+
+def _kind(value: Any) -> str:
+    fields = value if isinstance(value, dict) else type(value).model_fields
+    return "classifier" if "labels" in fields else "ctc"
+
+
+AnyProcessor = Annotated[
+    Annotated[CTCProcessor, Tag("ctc")] | Annotated[ClassifierProcessor, Tag("classifier")],
+    Discriminator(_kind),
+]
+"""The field of a manifest that holds any of them; told apart by what they hold."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bitvox.compiler.frontend.waveform import ctc_family
+from bitvox.compiler.frontend.waveform import classifier_family, ctc_family
 
-FAMILIES = (ctc_family("Wav2Vec2ForCTC"),)
+FAMILIES = (ctc_family("Wav2Vec2ForCTC"), classifier_family("Wav2Vec2ForSequenceClassification"))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bitvox.compiler.frontend.prepare import folded_batch_norm
-from bitvox.compiler.frontend.waveform import ctc_family
+from bitvox.compiler.frontend.waveform import classifier_family, ctc_family
 
 
 class _RelativePositions(torch.nn.Module):
@@ -73,4 +73,7 @@ def _rewrite(model: Any) -> None:
         block.batch_norm = torch.nn.Identity()
 
 
-FAMILIES = (ctc_family("Wav2Vec2ConformerForCTC", _rewrite),)
+FAMILIES = (
+    ctc_family("Wav2Vec2ConformerForCTC", _rewrite),
+    classifier_family("Wav2Vec2ConformerForSequenceClassification", _rewrite),
+)

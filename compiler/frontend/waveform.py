@@ -1,7 +1,7 @@
 """Checkpoints that read the waveform: what wav2vec 2.0 and its relatives share (Baevski et al. 2020).
 
-A convolutional feature extractor, a transformer encoder, a head. A relative's own file names its classes and
-rewrites what is its own.
+A convolutional feature extractor, a transformer encoder, and a head that writes letters or names a label. A
+relative's own file names its classes and rewrites what is its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from transformers.utils.logging import (
 from bitvox.compiler.frontend.attention import ATTENTION
 from bitvox.compiler.frontend.family import Family
 from bitvox.compiler.frontend.model import Role
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.processor import AnyProcessor, ClassifierProcessor, CTCProcessor
 from bitvox.errors import InputError
 
 Rewrite = Callable[[torch.nn.Module], None]
@@ -54,6 +54,19 @@ def ctc_family(architecture: str, rewrite: Rewrite | None = None) -> Family:
     )
 
 
+def classifier_family(architecture: str, rewrite: Rewrite | None = None) -> Family:
+    """A family of waveform in, logits of labels out; arguments as in `ctc_family`."""
+    return Family(
+        architecture=architecture,
+        kind="classifier",
+        load=partial(_load_classifier, architecture),
+        wrap=partial(_wrap_classifier, rewrite=rewrite),
+        role=_role,
+        share_group=_share_group,
+        activation=_activation,
+    )
+
+
 class _SamplesToLogits(torch.nn.Module):
     """Takes samples alone and returns the bare logits, so that a trace has one input and one output."""
 
@@ -68,12 +81,45 @@ class _SamplesToLogits(torch.nn.Module):
         return self.lm_head(self.get_submodule(self._name)(samples).last_hidden_state)
 
 
+class _SamplesToLabels(torch.nn.Module):
+    """Takes samples alone and returns the logits of the labels, as those of one frame."""
+
+    def __init__(self, name: str, encoder: torch.nn.Module, head: Any) -> None:
+        super().__init__()
+        self._name = name
+        self.add_module(name, encoder)
+        self.projector, self.classifier = head.projector, head.classifier
+        weighted = head.config.use_weighted_layer_sum
+        self.layers = torch.softmax(head.layer_weights.detach(), dim=-1).tolist() if weighted else None
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """Samples [B, T] -> logits [B, 1, labels]."""
+        encoder = self.get_submodule(self._name)
+        if self.layers is None:
+            hidden = encoder(samples).last_hidden_state
+        else:
+            states = encoder(samples, output_hidden_states=True).hidden_states
+            hidden = sum(weight * state for weight, state in zip(self.layers, states, strict=True))
+        # The mean of the frames' logits is the logits of their mean, and the head's site stays one that runs
+        # over frames: of a single row ONNX Runtime makes a Gemm, which it computes in float.
+        return self.classifier(self.projector(hidden)).mean(dim=1, keepdim=True)
+
+
 def _wrap_ctc(module: torch.nn.Module, rewrite: Rewrite | None) -> torch.nn.Module:
+    name, encoder = _encoder(module, rewrite)
+    return _SamplesToLogits(name, encoder, module.get_submodule("lm_head"))
+
+
+def _wrap_classifier(module: torch.nn.Module, rewrite: Rewrite | None) -> torch.nn.Module:
+    return _SamplesToLabels(*_encoder(module, rewrite), module)
+
+
+def _encoder(module: torch.nn.Module, rewrite: Rewrite | None) -> tuple[str, torch.nn.Module]:
     name = _encoder_name(module)
     encoder = module.get_submodule(name)
     if rewrite is not None:
         rewrite(encoder)
-    return _SamplesToLogits(name, encoder, module.get_submodule("lm_head"))
+    return name, encoder
 
 
 def _encoder_name(module: torch.nn.Module) -> str:
@@ -121,17 +167,36 @@ def load_weights(architecture: str, folder: Path) -> Any:
     return module
 
 
-def _load_ctc(architecture: str, folder: Path) -> tuple[torch.nn.Module, Processor]:
+def _load_ctc(architecture: str, folder: Path) -> tuple[torch.nn.Module, AnyProcessor]:
     module = load_weights(architecture, folder)
-    return module, _processor(folder, module.config)
+    return module, _ctc_processor(folder, module.config)
 
 
-def _processor(folder: Path, config: PreTrainedConfig) -> Processor:
-    if not (folder / "vocab.json").is_file():
-        raise InputError(f"model '{folder}': no vocab.json; a CTC checkpoint needs its tokenizer's files")
+def _load_classifier(architecture: str, folder: Path) -> tuple[torch.nn.Module, AnyProcessor]:
+    module = load_weights(architecture, folder)
+    config = module.config
+    labels = tuple(config.id2label[index] for index in range(config.num_labels))
+    if len(set(labels)) < len(labels):
+        raise InputError(f"model '{folder}': id2label in config.json gives one label to two outputs")
+    return module, ClassifierProcessor(**_front_end(folder, config), labels=labels)
+
+
+def _front_end(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
+    """What every processor of a waveform has."""
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise InputError(f"model '{folder}': no preprocessor_config.json; the sampling rate is not known")
     extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
+    return {
+        "sampling_rate": extractor.sampling_rate,
+        "normalise": extractor.do_normalize,
+        "minimum_samples": _receptive_field(config),
+        "samples_per_frame": _samples_per_frame(config),
+    }
+
+
+def _ctc_processor(folder: Path, config: PreTrainedConfig) -> CTCProcessor:
+    if not (folder / "vocab.json").is_file():
+        raise InputError(f"model '{folder}': no vocab.json; a CTC checkpoint needs its tokenizer's files")
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     outputs = int(config.vocab_size or 0)
@@ -145,15 +210,12 @@ def _processor(folder: Path, config: PreTrainedConfig) -> Processor:
             f"model '{folder}': the head has {outputs} outputs, vocab.json names {len(tokens)} tokens"
         )
     special = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
-    return Processor(
-        sampling_rate=extractor.sampling_rate,
-        normalise=extractor.do_normalize,
+    return CTCProcessor(
+        **_front_end(folder, config),
         vocabulary=tuple(tokens[i] for i in range(outputs)),
         blank=config.pad_token_id,
         word_delimiter=tokenizer.word_delimiter_token,
         special=tuple(token for token in special if token is not None),
-        minimum_samples=_receptive_field(config),
-        samples_per_frame=_samples_per_frame(config),
     )
 
 
@@ -170,7 +232,7 @@ def _samples_per_frame(config: PreTrainedConfig) -> int:
 
 
 def _role(name: str) -> Role:
-    if name == "lm_head":
+    if name in ("lm_head", "classifier"):
         return "head"
     if name.endswith("conv_layers.0.conv"):
         return "input_conv"

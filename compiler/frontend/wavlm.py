@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from bitvox.compiler.frontend.waveform import ctc_family
+from bitvox.compiler.frontend.waveform import classifier_family, ctc_family
 
 
 class _PositionBias(torch.nn.Module):
@@ -88,4 +88,7 @@ def _rewrite(encoder: Any) -> None:
         layer.attention = _GatedAttention(layer.attention)
 
 
-FAMILIES = (ctc_family("WavLMForCTC", _rewrite),)
+FAMILIES = (
+    ctc_family("WavLMForCTC", _rewrite),
+    classifier_family("WavLMForSequenceClassification", _rewrite),
+)

@@ -109,7 +109,7 @@ def test_verify_holds_a_bundle_to_its_budget(bundle_folder: Path) -> None:
 def test_verify_runs_the_model(bundle_folder: Path) -> None:
     processor = Manifest.read(bundle_folder).processor
     rewrite(bundle_folder, processor=processor.model_copy(update={"vocabulary": ("<pad>", "|")}))
-    assert "the vocabulary has 2 tokens" in verify(bundle_folder)[0]
+    assert "the processor knows 2 outputs" in verify(bundle_folder)[0]
 
 
 def test_a_target_without_a_runtime_is_named(bundle_folder: Path) -> None:

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from bitvox.compiler.frontend.processor import Processor
+from bitvox.compiler.frontend.processor import CTCProcessor
 from bitvox.compiler.passes.plan import QuantPlan, SitePlan
 from bitvox.exporters.bundle import write_atomically
 from bitvox.exporters.manifest import FileEntry, Manifest
@@ -33,8 +33,8 @@ def play(text: str) -> FloatArray:
     return np.concatenate([*pieces, np.zeros(8000)]).astype(np.float32)
 
 
-def tone_processor() -> Processor:
-    return Processor(
+def tone_processor() -> CTCProcessor:
+    return CTCProcessor(
         sampling_rate=RATE,
         normalise=False,
         vocabulary=VOCABULARY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from bitvox.compiler.frontend.sites import find_sites
 from bitvox.compiler.frontend.waveform import ctc_family
 from bitvox.errors import InputError
 from support import noise_clips
-from tiny_families import TINY, tiny_family
+from tiny_families import LABELS, TINY, tiny_family
 
+RECOGNISERS = [name for name, tiny in TINY.items() if tiny.recogniser]
+CLASSIFIERS = [name for name in TINY if name not in RECOGNISERS]
 ATTENTION_INPUTS = {"q_proj", "k_proj", "v_proj", "linear_q", "linear_k", "linear_v"}
 
 
@@ -41,7 +44,7 @@ def test_logits_are_those_of_transformers(checkpoint: tuple[str, Path]) -> None:
     for samples in (*noise_clips(2), noise_clips(samples=40_000)[0]):
         inputs = extractor(samples, sampling_rate=16000, return_tensors="pt").input_values
         with torch.inference_mode():
-            expected = reference(inputs).logits[0].numpy()
+            expected = np.atleast_2d(reference(inputs).logits[0].numpy())
         np.testing.assert_allclose(model.logits(samples), expected, atol=1e-5 * np.abs(expected).max())
 
 
@@ -104,3 +107,22 @@ def test_positions_are_computed_for_each_clip_and_not_kept(name: str) -> None:
     assert (len(first), len(model.logits(long))) == (5, 113)
     np.testing.assert_array_equal(model.logits(short), first)
     assert max(value.numel() for value in model.module.buffers()) < 1000
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_names_one_label_for_a_clip_of_any_length(name: str) -> None:
+    model = tiny_family(name)
+    assert (model.family, model.processor.outputs) == ("classifier", len(LABELS))
+    for samples in (*noise_clips(1, 400), *noise_clips(1, 9000)):
+        logits = model.logits(samples)
+        assert logits.shape == (1, len(LABELS))
+        assert model.transcribe(samples) == LABELS[int(logits.argmax())]
+
+
+def test_two_outputs_with_one_label_are_refused(tmp_path: Path) -> None:
+    folder = TINY["wav2vec2-keywords"].write(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"]["1"] = "yes"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="one label to two outputs"):
+        load_model(folder)

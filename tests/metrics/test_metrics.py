@@ -8,7 +8,9 @@ import pytest
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.metrics import (
     ErrorCounts,
+    accuracy,
     count_characters,
+    count_labels,
     count_words,
     error_rate,
     identical_share,
@@ -115,3 +117,17 @@ def test_shares() -> None:
     assert share == pytest.approx(2 / 3)
     assert identical_share(["A b", "x"], ["a  B", "y"]) == pytest.approx(0.5)
     assert metrics.word_count(" A, b-c ' ") == 3
+
+
+def test_labels_are_right_or_wrong_as_a_whole() -> None:
+    counts = count_labels(["zoom_in", "yes", "+"], ["zoom_out", " Yes", "-"])
+    assert counts.errors.tolist() == [1, 0, 1]
+    assert counts.length.tolist() == [1, 1, 1]
+
+
+def test_accuracy_is_what_errors_leave() -> None:
+    counts = count_labels(["a"] * 4, ["a", "a", "b", "a"])
+    speakers = ["ann", "ann", "ben", "ben"]
+    errors, found = error_rate(counts, speakers).rate, accuracy(counts, speakers)
+    assert (found.percent, found.low, found.high) == (75, 50, 100)
+    assert (errors.percent, errors.low, errors.high) == (25, 0, 50)
