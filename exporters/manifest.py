@@ -81,6 +81,8 @@ class Manifest(_Schema):
         audit: Kernel that each site reached, by site.
         agreement: Judgement on held-out clips; None where there was nothing to judge with.
         calibrated_on: `short_digest` of every clip that calibrated the bundle, which should not judge it.
+        lengths: Seconds of audio up to which the model has a method that takes a clip in one piece; a longer
+            clip goes in windows. Empty where one method takes any clip whole.
     """
 
     format: int = FORMAT
@@ -99,6 +101,7 @@ class Manifest(_Schema):
     audit: dict[str, str]
     agreement: Agreement | None = None
     calibrated_on: tuple[ShortDigest, ...] = ()
+    lengths: tuple[int, ...] = ()
 
     @field_validator("files")
     @classmethod

@@ -45,6 +45,7 @@ class Ledger:
         total: Sum of all rows.
         files: Bytes on disk by file, for a bundle.
         budget: Ceiling in bytes, where there is one.
+        lengths: Seconds of audio that a bundle takes in one piece, where it has a method for each.
     """
 
     subject: str
@@ -54,6 +55,7 @@ class Ledger:
     total: int
     files: dict[str, int]
     budget: int | None
+    lengths: tuple[int, ...] = ()
 
 
 def register(app: typer.Typer) -> None:
@@ -118,7 +120,13 @@ def _bundle_ledger(folder: Path) -> Ledger:
     rest = bundle.bytes - sum(row.bytes for row in rows)
     shared = Row("everything else", None, rest, "", "graph, biases, norms, processor, manifest")
     return dataclasses.replace(
-        ledger, kind="bundle", sites=rows, rest=(shared,), total=bundle.bytes, files=files
+        ledger,
+        kind="bundle",
+        sites=rows,
+        rest=(shared,),
+        total=bundle.bytes,
+        files=files,
+        lengths=manifest.lengths,
     )
 
 
@@ -182,6 +190,9 @@ def _text(ledger: Ledger) -> str:
     budget = "" if ledger.budget is None else f" of a budget of {ledger.budget}"
     lines += ["", f"total {ledger.total} bytes{budget}"]
     lines += [f"  {name}: {size} bytes" for name, size in ledger.files.items()]
+    if ledger.lengths:
+        seconds = ", ".join(map(str, ledger.lengths))
+        lines += ["", f"takes clips of up to {seconds} s, each with its own memory; longer ones in windows"]
     if ledger.kind != "checkpoint":
         blocks = strip(ledger.sites)
         lines += ["", f"bits per site, in order ({_BLOCKS[2]} 2 to {_BLOCKS[8]} 8, F full precision):"]

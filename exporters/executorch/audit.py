@@ -34,7 +34,7 @@ def kernels_reached(
     position_of = _positions(program)
     reached = {}
     for index, form in enumerate(forms):
-        weight = constants[index].weight if index in constants else _bytes_of(form)
+        weight = constants[index].weight if index in constants else _own_weight(form)
         positions = position_of.get(weight, [])
         if index in constants and len(positions) != 1:
             raise RequestError(
@@ -87,6 +87,9 @@ def _positions(program: Program) -> dict[bytes, list[int]]:
     return positions
 
 
-def _bytes_of(form: SiteForm) -> bytes:
+def _own_weight(form: SiteForm) -> bytes:
+    """What a kernel of ExecuTorch's would be given, had the delegate not taken the site."""
+    if form.stock is not None:
+        return form.stock.codes.numpy().tobytes()
     assert form.weight is not None
     return form.weight.tobytes()

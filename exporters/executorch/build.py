@@ -54,7 +54,7 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
     constants = {
         index: _constant(stored.weight, packed.plan.site(stored.site.name))
         for index, stored in enumerate(packed.sites)
-        if isinstance(stored.weight, PackedTensor)
+        if isinstance(stored.weight, PackedTensor) and forms[index].is_operator
     }
     program = shipped_program(skeleton, forms).filled(constants)
     path = folder / MODEL_NAME

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
-from bitvox.compiler.passes.plan import Activations, Granularity
+from bitvox.compiler.passes.plan import Activations, Granularity, Kernels
 from bitvox.exporters.executorch.program import ALIGNMENT
 from bitvox.exporters.executorch.skeleton import shipped_program, usual_forms
+from bitvox.exporters.executorch.stock import stored_form
 from bitvox.exporters.onnx.resident import aligned, resident_bytes
 
 
@@ -18,7 +19,8 @@ class ExecutorchCosts:
     `corrected` takes in the manifest, and what a plan with other forms than the usual adds.
     """
 
-    def __init__(self, model: SpeechModel, skeleton: bytes) -> None:
+    def __init__(self, model: SpeechModel, skeleton: bytes, kernels: Kernels) -> None:
+        self._kernels: Kernels = kernels
         forms = usual_forms(model)
         program = shipped_program(skeleton, forms)
         placeholders = ALIGNMENT * sum(form.is_operator for form in forms)
@@ -33,6 +35,16 @@ class ExecutorchCosts:
 
     def site(self, site: Site, bits: int | None, granularity: Granularity, activations: Activations) -> int:
         """Bytes of one site's weight; its bias and its instructions are the same for every decision."""
+        if self._kernels == "stock":
+            bits, activations = stored_form(site, bits, activations)
         if bits is None or activations == "float":
             return 4 * site.weights
-        return aligned(resident_bytes(site, bits))
+        if self._kernels == "packed":
+            return aligned(resident_bytes(site, bits))
+        codes = site.weights // 2 if bits == 4 else site.weights
+        return _segment(codes) + _segment(4 * site.channels)
+
+
+def _segment(size: int) -> int:
+    """XNNPACK's constants are segments of the file, which start at multiples of 128 bytes."""
+    return -(-size // 128) * 128

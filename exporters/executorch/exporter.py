@@ -14,14 +14,17 @@ from bitvox.errors import RequestError
 
 # First: it says in one line that ExecuTorch is missing, and imports its talkative compiler in silence.
 from bitvox.exporters.executorch import toolchain  # noqa: F401 # isort: skip
+from bitvox.exporters.executorch import stock
 from bitvox.exporters.executorch.audit import in_float, kernels_reached, longest_kernel
 from bitvox.exporters.executorch.build import WrittenModel, write_model
 from bitvox.exporters.executorch.costs import ExecutorchCosts
+from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
 from bitvox.exporters.executorch.parity import measure_parity
 from bitvox.exporters.executorch.skeleton import build_skeleton, traced_skeleton
 from bitvox.exporters.proof import ExportReport
 
 __all__ = [
+    "LENGTH_SECONDS",
     "PACKAGES",
     "build_skeleton",
     "byte_costs",
@@ -37,11 +40,13 @@ PACKAGES = ("torch", "executorch", "torchao", "transformers")
 
 def byte_costs(model: SpeechModel, skeleton: bytes, storage: Storage, kernels: Kernels) -> ExecutorchCosts:
     """What the target charges in bytes."""
-    return ExecutorchCosts(model, skeleton)
+    return ExecutorchCosts(model, skeleton, kernels)
 
 
 def settle(model: SpeechModel, plan: QuantPlan) -> QuantPlan:
-    """The plan with a weight that is multiplied in float as it is kept: at full precision."""
+    """The plan with every decision as it will be stored; a weight that is multiplied in float is kept so."""
+    if plan.kernels == "stock":
+        return stock.settle(model, plan)
     sites = (entry.replace(bits=None) if entry.activations == "float" else entry for entry in plan.sites)
     return plan.replace(sites=tuple(sites))
 

@@ -6,6 +6,7 @@ bitvox's operator, with a placeholder for the packed weight, or a torch operator
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,27 +15,46 @@ import numpy.typing as npt
 import torch
 
 from bitvox.compiler.frontend.model import Site
-from bitvox.compiler.lowering.packed import PackedModel, PackedTensor
+from bitvox.compiler.lowering.packed import PackedModel, PackedSite, PackedTensor
+from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.exporters.executorch.program import placeholder
+from bitvox.exporters.executorch.stock import StockSite
 from bitvox.runtime_kernels.adapters.executorch import operators  # noqa: F401 - registers them
 
 FloatArray = npt.NDArray[np.float32]
+
+# Name of the buffer that holds the weight of a site, before its index; a placeholder for bitvox's operator.
+WEIGHT_NAME = "site_weight"
 
 _aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class SiteForm:
-    """How one site is written: by bitvox's operator, or by XNNPACK with this float32 weight."""
+    """How one site is written: for XNNPACK with a float32 `weight` or as a quantised layer `stock`, or else
+    for bitvox's operator."""
 
     site: Site
     bias: FloatArray | None
-    weight: FloatArray | None
+    weight: FloatArray | None = None
+    stock: StockSite | None = None
 
     @property
     def is_operator(self) -> bool:
         """Whether bitvox's operator computes it."""
-        return self.weight is None
+        return self.weight is None and self.stock is None
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of everything that lowering puts into a program."""
+        found = hashlib.sha256(repr(self.site).encode())
+        tensors = [self.bias, self.weight]
+        if self.stock is not None:
+            found.update(repr(self.stock.plan).encode())
+            tensors += [self.stock.codes.numpy(), self.stock.scale.numpy()]
+        for part in tensors:
+            found.update(b"-" if part is None else part.tobytes())
+        return found.digest()
 
 
 @dataclass(frozen=True)
@@ -51,14 +71,16 @@ class Exposed:
 
 def packed_forms(packed: PackedModel) -> tuple[SiteForm, ...]:
     """The form of every site of a packed model."""
-    return tuple(
-        SiteForm(
-            stored.site,
-            stored.bias,
-            None if isinstance(stored.weight, PackedTensor) else stored.weight.astype(np.float32),
-        )
-        for stored in packed.sites
-    )
+    return tuple(_form(stored, packed.plan) for stored in packed.sites)
+
+
+def _form(stored: PackedSite, plan: QuantPlan) -> SiteForm:
+    site, bias, weight = stored.site, stored.bias, stored.weight
+    if not isinstance(weight, PackedTensor):
+        return SiteForm(site, bias, weight=weight.astype(np.float32))
+    if plan.kernels == "packed":
+        return SiteForm(site, bias)
+    return SiteForm(site, bias, stock=StockSite(site, weight, bias, plan.site(site.name)))
 
 
 def write_forms(
@@ -107,10 +129,13 @@ def _write(
     module: torch.fx.GraphModule, node: torch.fx.Node, index: int, form: SiteForm, activation: str
 ) -> torch.fx.Node:
     graph, site, x = module.graph, form.site, node.args[0]
-    bias = None if form.bias is None else _constant(module, f"bias{index}", torch.from_numpy(form.bias))
+    if form.stock is not None:
+        module.add_submodule(f"site{index}", form.stock)
+        return graph.call_module(f"site{index}", (x,))
+    bias = None if form.bias is None else _constant(module, f"site_bias{index}", torch.from_numpy(form.bias))
     if form.weight is None:
         waiting = torch.frombuffer(bytearray(placeholder(index)), dtype=torch.uint8)
-        weight = _constant(module, f"weight{index}", waiting)
+        weight = _constant(module, f"{WEIGHT_NAME}{index}", waiting)
         rounding = (activation, 0.0, 0)
         if site.conv is None:
             return graph.call_function(
@@ -121,7 +146,7 @@ def _write(
         return graph.call_function(
             torch.ops.bitvox.conv1d.default, (x, weight, bias, site.channels, *geometry, *rounding)
         )
-    weight = _constant(module, f"weight{index}", torch.from_numpy(form.weight))
+    weight = _constant(module, f"{WEIGHT_NAME}{index}", torch.from_numpy(form.weight))
     if site.conv is None:
         return graph.call_function(_aten.linear.default, (x, weight, bias))
     conv = site.conv
@@ -130,7 +155,6 @@ def _write(
 
 
 def _constant(module: torch.fx.GraphModule, name: str, value: torch.Tensor) -> torch.fx.Node:
-    name = f"site_{name}"
     module.register_buffer(name, value)
     return module.graph.get_attr(name)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,47 +13,66 @@ from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_
 from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from bitvox.exporters.executorch.program import ALIGNMENT, Program
+from bitvox.exporters.executorch.graph import Exposed
+from bitvox.exporters.executorch.handing_out import hand_out
+from bitvox.exporters.executorch.program import ALIGNMENT, METHOD, Program
 from bitvox.exporters.executorch.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A module that maps samples [1, T], lowered for every length up to the one that it was exported for."""
+
+    edge: Any
+
+    def emit(self, length: int) -> Program:
+        """The program for T up to `length`: the same whatever the length but for how memory is planned."""
+        with quiet():
+            return _emit(copy.deepcopy(self.edge), length)
+
+    def emit_exposed(self, length: int, sites: int) -> tuple[Program, tuple[Exposed, ...]] | None:
+        """The same program with the values of every site among its outputs, where they can be had."""
+        with quiet():
+            edge = copy.deepcopy(self.edge)
+            exposed = hand_out(edge.exported_program(METHOD), sites)
+            return None if exposed is None else (_emit(edge, length), exposed)
 
 
 def lower(
     module: torch.nn.Module,
     example: torch.Tensor,
     shortest: int,
-    lengths: Sequence[int],
+    longest: int,
     constants: Mapping[str, int],
-) -> list[Program]:
-    """Programs of a module that maps samples [1, T], one for each of `lengths`: T from `shortest` up to it.
+) -> Lowered:
+    """Export a module for `shortest` to `longest` samples and hand to XNNPACK what it takes.
 
-    They hold the same instructions, constants and delegates; memory is planned for the length. `constants`
-    become methods without inputs that return the number.
+    `constants` become methods without inputs that return the number.
     """
     with quiet():
         exported = torch.export.export(
             module,
             (example,),
-            dynamic_shapes=({1: torch.export.Dim("samples", min=shortest, max=max(lengths))},),
+            dynamic_shapes=({1: torch.export.Dim("samples", min=shortest, max=longest)},),
             # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the
             # stride.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         edge = to_edge_transform_and_lower(
-            {"forward": exported},
+            {METHOD: exported},
             partitioner=[XnnpackPartitioner()],
             constant_methods=dict(constants),
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-        return [_emit(edge, length) for length in lengths]
+    return Lowered(edge)
 
 
 def _emit(edge: Any, length: int) -> Program:
+    """Emission rewrites the programs that it is given."""
     config = ExecutorchBackendConfig(
-        constant_tensor_alignment=ALIGNMENT, sym_shape_eval_pass={"forward": _ShapesUpTo(length)}
+        constant_tensor_alignment=ALIGNMENT, sym_shape_eval_pass={METHOD: _ShapesUpTo(length)}
     )
-    # Emission rewrites the programs that it is given.
-    emitted = copy.deepcopy(edge).to_executorch(config)
-    return Program.read(bytes(emitted.buffer))
+    return Program.read(bytes(edge.to_executorch(config).buffer))
 
 
 class _ShapesUpTo(ConstraintBasedSymShapeEvalPass):

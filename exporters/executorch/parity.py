@@ -20,7 +20,7 @@ from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.quantizer import QuantisedSite
 from bitvox.exporters.executorch.build import WrittenModel
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
-from bitvox.exporters.executorch.program import Program
+from bitvox.exporters.executorch.program import METHOD, Program
 from bitvox.exporters.executorch.session import open_session, run_program
 from bitvox.exporters.executorch.skeleton import compared_program
 from bitvox.exporters.proof import Parity
@@ -41,7 +41,10 @@ def measure_parity(model: SpeechModel, plan: QuantPlan, written: WrittenModel, s
     values = _run(compared.program.filled(written.constants), features)
     difference = {}
     for site, at in zip(model.sites, compared.exposed, strict=True):
-        reference = QuantisedSite(model.site_module(site), site, plan.site(site.name), plan.kernels)
+        form = written.forms[model.sites.index(site)]
+        reference = form.stock or QuantisedSite(
+            model.site_module(site), site, plan.site(site.name), plan.kernels
+        )
         with torch.inference_mode():
             output = reference(torch.from_numpy(values[at.input]))
             expected = (functional.gelu(output) if at.activation == "gelu" else output).numpy()
@@ -55,7 +58,7 @@ def _run(program: Program, features: FloatArray) -> list[FloatArray]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "compared.pte"
         path.write_bytes(program.to_bytes())
-        return run_program(path, "forward", features[None])
+        return run_program(path, METHOD, features[None])
 
 
 def _relative(actual: FloatArray, expected: FloatArray) -> float:

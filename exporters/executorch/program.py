@@ -19,6 +19,9 @@ from executorch.exir.schema import Double, EValue, ExecutionPlan, Int, KernelCal
 ALIGNMENT = 64
 
 NAMESPACE = "bitvox::"
+
+# Name of the method in a program that was lowered for one length.
+METHOD = "forward"
 _MAGIC = b"bitvox site %08d"
 
 
@@ -105,7 +108,7 @@ def joined(programs: Mapping[str, Program]) -> Program:
         source = one.file.program
         assert source.constant_buffer == file.program.constant_buffer
         for plan in source.execution_plan:
-            if plan.name != "forward" and one is not first:
+            if plan.name != METHOD and one is not first:
                 continue
             plan = copy.copy(plan)
             plan.delegates = copy.deepcopy(plan.delegates)
@@ -113,7 +116,7 @@ def joined(programs: Mapping[str, Program]) -> Program:
                 data = source.backend_delegate_data[delegate.processed.index]
                 delegate.processed.index = len(delegate_data)
                 delegate_data.append(data)
-            plan.name = name if plan.name == "forward" else plan.name
+            plan.name = name if plan.name == METHOD else plan.name
             plans.append(plan)
     file.program.execution_plan = plans
     file.program.backend_delegate_data = delegate_data

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +72,13 @@ class ExecutorchSession:
     def _run(self, features: FloatArray) -> FloatArray:
         length = min(length for length in self.methods if length >= features.size)
         samples = torch.from_numpy(np.ascontiguousarray(features)[None])
-        try:
-            outputs = self.module.run_method(self.methods[length], (samples,))
-        except RuntimeError as error:
-            raise InputError(
-                f"{self.path}: ExecuTorch cannot run {features.size} samples ({_one_line(error)})"
-            ) from error
+        with _told() as told:
+            try:
+                outputs = self.module.run_method(self.methods[length], (samples,))
+            except RuntimeError as error:
+                raise InputError(
+                    f"{self.path}: ExecuTorch cannot run {features.size} samples: {told.reason(error)}"
+                ) from error
         logits: FloatArray = outputs[0][0].numpy()
         return logits
 
@@ -96,7 +96,7 @@ def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
         raise InputError(f"{path}: missing; an ExecuTorch model folder holds {MODEL_NAME}")
     if _calls_library(path):
         load_library()
-    with _native_messages() as messages:
+    with _told() as told:
         try:
             portable_lib._unsafe_reset_threadpool(num_threads)
             module = portable_lib._load_for_executorch(str(path))
@@ -104,12 +104,13 @@ def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
                 length: name for name in module.method_names() if (length := method_samples(name)) is not None
             }
             numbers = [int(module.run_method(name, ())[0]) for name in (RATE, MINIMUM, PER_FRAME)]
-            session = ExecutorchSession(path, module, methods, *numbers)
-            # A method is loaded when it first runs: let what is missing be missing now.
-            session.run(np.zeros(session.minimum, np.float32))
-        except (RuntimeError, InputError) as error:
-            reason = messages() or _one_line(error)
-            raise InputError(f"{path}: ExecuTorch refuses it: {reason}") from error
+        except RuntimeError as error:
+            raise InputError(f"{path}: ExecuTorch refuses it: {told.reason(error)}") from error
+    if not methods:
+        raise InputError(f"{path}: has methods {module.method_names()}; a bundle's are named by their length")
+    session = ExecutorchSession(path, module, methods, *numbers)
+    # A method is loaded when it first runs: let what is missing be missing now.
+    session.run(np.zeros(session.minimum, np.float32))
     return session
 
 
@@ -117,14 +118,14 @@ def run_program(path: Path, method: str, inputs: FloatArray) -> list[FloatArray]
     """Every output of one method of a program, loaded for this call alone; raises as `open_session` does."""
     if _calls_library(path):
         load_library()
-    with _native_messages() as messages:
+    with _told() as told:
         try:
             portable_lib._unsafe_reset_threadpool(1)
             outputs = portable_lib._load_for_executorch(str(path)).run_method(
                 method, (torch.from_numpy(inputs),)
             )
         except RuntimeError as error:
-            raise InputError(f"{path}: ExecuTorch refuses it: {messages() or _one_line(error)}") from error
+            raise InputError(f"{path}: ExecuTorch refuses it: {told.reason(error)}") from error
     return [output.numpy() for output in outputs]
 
 
@@ -155,25 +156,22 @@ def _calls_library(path: Path) -> bool:
 _HEADER_END = 64
 
 
+class _Told(io.StringIO):
+    """What the runtime printed on stderr while it was kept off the terminal."""
+
+    def reason(self, error: Exception) -> str:
+        """The first line that says what went wrong, or else the error itself."""
+        lines = [line.strip() for line in self.getvalue().splitlines()]
+        telling = [line for line in lines if line and not line.startswith(_NOISE)]
+        return telling[0][:300] if telling else " ".join(str(error).split())[:300]
+
+
+# Sources that report how they count processors.
+_NOISE = ("[cpuinfo_utils.cpp", "[threadpool.cpp")
+
+
 @contextlib.contextmanager
-def _native_messages() -> Iterator[Any]:
-    """Keeps what C++ prints on stderr off the terminal; yields a function that gives the last line so far."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-
-        def last() -> str:
-            caught.seek(0)
-            lines = caught.read().decode(errors="replace").split("\n")
-            told = [line.strip() for line in lines if line.strip()]
-            return told[-1][:300] if told else ""
-
-        try:
-            yield last
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _told() -> Iterator[_Told]:
+    told = _Told()
+    with contextlib.redirect_stderr(told):
+        yield told

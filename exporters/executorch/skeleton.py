@@ -24,7 +24,7 @@ from bitvox.compiler.frontend.trace import trace
 from bitvox.compiler.passes.policy import POLICIES
 from bitvox.exporters.executorch.graph import Exposed, SiteForm, write_forms
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, method_name
-from bitvox.exporters.executorch.lowering import lower
+from bitvox.exporters.executorch.lowering import Lowered, lower
 from bitvox.exporters.executorch.program import Program, joined
 from bitvox.exporters.executorch.session import MINIMUM, PER_FRAME, RATE
 
@@ -48,10 +48,13 @@ class Compared:
 def build_skeleton(model: SpeechModel) -> bytes:
     """The archive for a model."""
     bare, forms = traced_skeleton(model), usual_forms(model)
-    key, compared = _key(forms), _lower_compared(bare, forms)
+    key = _key(forms)
     entries = dict(zip((_TRACED, _NUMBERS), _entries(bare, _TRACED, _NUMBERS), strict=True))
+    lowered, lengths, _ = _lower(bare, forms, expose=False)
+    exposed = lowered.emit_exposed(lengths[0], len(forms))
+    compared = Compared(*exposed) if exposed else _lower_compared(bare, forms)
     entries |= {
-        f"{key}.shipped": _lower_shipped(bare, forms).to_bytes(),
+        f"{key}.shipped": _for_lengths(lowered, lengths).to_bytes(),
         f"{key}.compared": compared.program.to_bytes(),
         f"{key}.exposed": json.dumps([dataclasses.astuple(one) for one in compared.exposed]).encode(),
     }
@@ -122,35 +125,35 @@ def _remembered(key: tuple[str, ...], make: Callable[[], _T]) -> _T:
 
 
 def _lower_shipped(skeleton: bytes, forms: Sequence[SiteForm]) -> Program:
-    traced, numbers = _entries(skeleton, _TRACED, _NUMBERS)
-    sizes = json.loads(numbers)
-    module, _ = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose=False)
-    lengths = [seconds * sizes[RATE] for seconds in LENGTH_SECONDS]
-    programs = lower(module, *_inputs(sizes), lengths, sizes)
-    return joined(dict(zip(map(method_name, lengths), programs, strict=True)))
+    return _for_lengths(*_lower(skeleton, forms, expose=False)[:2])
+
+
+def _for_lengths(lowered: Lowered, lengths: Sequence[int]) -> Program:
+    return joined({method_name(length): lowered.emit(length) for length in lengths})
 
 
 def _lower_compared(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
+    """Lowered anew with every site's values among the outputs, where a delegate keeps some to itself."""
+    lowered, lengths, exposed = _lower(skeleton, forms, expose=True)
+    return Compared(lowered.emit(lengths[0]), exposed)
+
+
+def _lower(
+    skeleton: bytes, forms: Sequence[SiteForm], expose: bool
+) -> tuple[Lowered, list[int], tuple[Exposed, ...]]:
+    """The lowered graph, the lengths to emit it for in samples, and what `expose` adds to its outputs."""
     traced, numbers = _entries(skeleton, _TRACED, _NUMBERS)
     sizes = json.loads(numbers)
-    module, exposed = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose=True)
-    (program,) = lower(module, *_inputs(sizes), [LENGTH_SECONDS[0] * sizes[RATE]], {})
-    return Compared(program, exposed)
-
-
-def _inputs(sizes: Mapping[str, int]) -> tuple[torch.Tensor, int]:
-    """An example to trace with, and the fewest samples that the trace is to hold for."""
-    return torch.zeros(1, _EXAMPLE_SECONDS * sizes[RATE]), sizes[MINIMUM] + sizes[PER_FRAME]
+    lengths = [seconds * sizes[RATE] for seconds in LENGTH_SECONDS]
+    module, exposed = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose)
+    example = torch.zeros(1, _EXAMPLE_SECONDS * sizes[RATE])
+    shortest = sizes[MINIMUM] + sizes[PER_FRAME]
+    return lower(module, example, shortest, lengths[-1], sizes), lengths, exposed
 
 
 def _key(forms: Sequence[SiteForm]) -> str:
     """Digest of everything of the forms that lowering puts into a program."""
-    digest = hashlib.sha256()
-    for form in forms:
-        digest.update(repr(form.site).encode())
-        for part in (form.bias, form.weight):
-            digest.update(b"-" if part is None else part.tobytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(b"".join(form.digest for form in forms)).hexdigest()[:16]
 
 
 def _hash(skeleton: bytes) -> str:

@@ -21,6 +21,7 @@ from bitvox.exporters.proof import ExportReport
 from bitvox.runtime_kernels import isa
 
 __all__ = [
+    "LENGTH_SECONDS",
     "PACKAGES",
     "build_skeleton",
     "byte_costs",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 PACKAGES = ("torch", "onnxscript", "transformers")
+LENGTH_SECONDS = ()
 
 
 def prove(

@@ -1,0 +1,78 @@
+"""The values of every site as further outputs of a program that has been lowered already.
+
+What runs a site is left as it is: bitvox's operators stand between delegates, so that their inputs and
+outputs are values of the program, and so are those of a delegated site that begins and ends its delegate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
+
+from bitvox.exporters.executorch.graph import WEIGHT_NAME, Exposed
+
+_WEIGHTED = ("conv", "linear")
+
+_Values = tuple[torch.fx.Node, torch.fx.Node, str]
+
+
+def hand_out(program: torch.export.ExportedProgram, sites: int) -> tuple[Exposed, ...] | None:
+    """Add every site's input and output to the outputs, in place; None where one is inside a delegate."""
+    found: dict[int, _Values] = {}
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.target is torch.ops.higher_order.executorch_call_delegate:
+            found.update(_delegated(program, node))
+        elif "bitvox" in str(node.target):
+            index = _site_of(program, node.args[1])
+            activation = next(argument for argument in node.args if isinstance(argument, str))
+            found[index] = (node.args[0], node, activation)
+    if len(found) != sites:
+        return None
+    values = [found[index] for index in range(sites)]
+    output = program.graph.output_node()
+    handed = list(dict.fromkeys([*output.args[0], *(node for value in values for node in value[:2])]))
+    for node in handed[len(output.args[0]) :]:
+        specification = OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), target=None)
+        program.graph_signature.output_specs.append(specification)
+    output.args = (tuple(handed),)
+    output.meta["val"] = tuple(node.meta["val"] for node in handed)
+    program.graph_module.recompile()
+    return tuple(
+        Exposed(handed.index(source), handed.index(result), activation)
+        for source, result, activation in values
+    )
+
+
+def _delegated(program: torch.export.ExportedProgram, call: torch.fx.Node) -> dict[int, _Values]:
+    """Sites of a delegate whose input and output are the delegate's own."""
+    name = call.args[0]
+    assert isinstance(name, torch.fx.Node) and isinstance(name.target, str)
+    inside = getattr(program.graph_module, name.target).original_module
+    results = inside.graph.output_node().args[0]
+    given = dict(zip(_user_inputs(inside), call.args[1:], strict=True))
+    found: dict[int, _Values] = {}
+    for node in inside.graph.nodes:
+        if node.op != "call_function" or not any(word in str(node.target) for word in _WEIGHTED):
+            continue
+        weight = inside.graph_signature.inputs_to_buffers.get(getattr(node.args[1], "name", ""))
+        source = given.get(getattr(node.args[0], "name", ""))
+        if weight is None or not weight.startswith(WEIGHT_NAME) or source is None or node not in results:
+            continue
+        position = list(results).index(node)
+        handed = [user for user in call.users if user.args[1] == position]
+        assert isinstance(source, torch.fx.Node)
+        if handed:
+            found[int(weight.removeprefix(WEIGHT_NAME))] = (source, handed[0], "none")
+    return found
+
+
+def _user_inputs(program: Any) -> list[str]:
+    return list(program.graph_signature.user_inputs)
+
+
+def _site_of(program: torch.export.ExportedProgram, weight: Any) -> int:
+    return int(program.graph_signature.inputs_to_buffers[weight.name].removeprefix(WEIGHT_NAME))

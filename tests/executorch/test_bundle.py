@@ -1,0 +1,239 @@
+"""Bundles for ExecuTorch on a tiny model: compiled, run, and broken in every way a user can break one."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bitvox
+from bitvox.compiler.frontend.model import SpeechModel
+from bitvox.compiler.lowering.packed import PackedTensor, lower
+from bitvox.compiler.passes.quantizer import quantise_module
+from bitvox.exporters.runner import open_session
+from bitvox.runtime_kernels.adapters.executorch import library
+
+pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
+if not library.library_path().is_file():
+    pytest.skip(f"{library.library_path()} is not built", allow_module_level=True)
+
+from bitvox.exporters.executorch import exporter, session
+from bitvox.exporters.executorch.audit import DELEGATE
+from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, MARGIN_SECONDS, windows
+from bitvox.exporters.executorch.program import Program
+from bitvox.exporters.executorch.skeleton import traced_skeleton
+from bitvox.exporters.onnx.resident import resident_weight
+from support import noise_clips
+
+MODEL = "model.pte"
+
+
+def request(checkpoint: Path, voice: Path, out: Path, budget: int) -> bitvox.CompileRequest:
+    return bitvox.CompileRequest(str(checkpoint), voice, budget, out, target="executorch")
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> SpeechModel:
+    return bitvox.load(str(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def compiled(
+    checkpoint: Path, voice: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> bitvox.CompileReport:
+    """A bundle whose budget takes bits away from some sites."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BITVOX_CACHE", str(shared_cache))
+        widest = request(checkpoint, voice, tmp_path_factory.mktemp("bundle") / "widest", 1_000_000)
+        largest = bitvox.compile_bundle(widest)
+        smaller = dataclasses.replace(
+            widest, budget=largest.bytes - 6000, out=tmp_path_factory.mktemp("bundle") / "smaller"
+        )
+        return bitvox.compile_bundle(smaller)
+
+
+@pytest.fixture
+def copy(compiled: bitvox.CompileReport, tmp_path: Path) -> Path:
+    """The bundle, to be broken."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in compiled.out.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_a_bundle_is_under_its_budget_and_computes_what_was_planned(
+    compiled: bitvox.CompileReport, model: SpeechModel
+) -> None:
+    on_disk = sum(path.stat().st_size for path in compiled.out.iterdir())
+    assert compiled.budget is not None and compiled.bytes == on_disk <= compiled.budget
+    assert compiled.plan.kernels == "packed" and 2 <= compiled.average_bits < 8
+    assert compiled.parity < 1e-3
+    first, *others = (compiled.kernels[site.name] for site in model.sites)
+    assert first == DELEGATE
+    assert others == [f"bitvox::{site.operator}" for site in model.sites[1:]]
+    assert bitvox.verify(compiled.out) == []
+
+
+def test_packed_weights_are_in_the_file_once(compiled: bitvox.CompileReport, model: SpeechModel) -> None:
+    content = (compiled.out / MODEL).read_bytes()
+    for stored in lower(model, compiled.plan).sites:
+        if isinstance(stored.weight, PackedTensor):
+            weight = resident_weight(stored.weight).tobytes()
+            assert content.count(weight) == 1
+            assert content.index(weight) % 64 == 0
+    manifest = bitvox.Bundle.open(compiled.out).manifest
+    assert {"bitvox::linear.out", "bitvox::conv1d.out", DELEGATE} <= set(manifest.operators)
+    assert set(manifest.operators) == set(Program.read(content).operators)
+    assert manifest.lengths == LENGTH_SECONDS
+
+
+def test_logits_are_those_of_the_quantised_model_at_any_length(
+    compiled: bitvox.CompileReport, model: SpeechModel
+) -> None:
+    runner = bitvox.open_runner(bitvox.Bundle.open(compiled.out))
+    quantised = quantise_module(model, compiled.plan)
+    limit = LENGTH_SECONDS[0] * 16_000
+    for samples in (model.processor.minimum_samples, 4001, limit, limit + 1):
+        clip = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+        with torch.inference_mode():
+            expected = quantised(torch.from_numpy(model.processor.features(clip))[None])[0].numpy()
+        found = runner.logits(clip)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).mean() < 1e-3 * np.abs(expected).mean()
+
+
+def test_a_clip_longer_than_any_method_goes_in_windows(
+    compiled: bitvox.CompileReport, model: SpeechModel
+) -> None:
+    processor = model.processor
+    loaded = open_session("executorch", compiled.out, 1)
+    assert isinstance(loaded, session.ExecutorchSession)
+    short = dataclasses.replace(loaded, methods={length: loaded.methods[length] for length in [64_000]})
+    features = np.random.default_rng(0).standard_normal(150_000).astype(np.float32)
+    found = short.run(features)
+    assert len(found) == (features.size - processor.minimum_samples) // processor.samples_per_frame + 1
+    cut = list(
+        windows(
+            features.size,
+            64_000,
+            MARGIN_SECONDS * 16_000,
+            processor.minimum_samples,
+            processor.samples_per_frame,
+        )
+    )
+    assert len(cut) > 2
+    second = cut[1]
+    alone = loaded.run(features[second.start : second.stop])[second.first : second.last]
+    first = cut[0].last - cut[0].first
+    np.testing.assert_array_equal(found[first : first + len(alone)], alone)
+
+
+def test_a_program_is_the_same_bytes_again(
+    checkpoint: Path, voice: Path, compiled: bitvox.CompileReport, tmp_path: Path
+) -> None:
+    assert compiled.budget is not None
+    again = bitvox.compile_bundle(request(checkpoint, voice, tmp_path / "again", compiled.budget))
+    assert (again.out / MODEL).read_bytes() == (compiled.out / MODEL).read_bytes()
+
+
+def test_full_precision_is_the_model(model: SpeechModel, tmp_path: Path) -> None:
+    exporter.export_full_precision(model, tmp_path)
+    loaded = open_session("executorch", tmp_path, 1)
+    (clip, *_) = noise_clips()
+    features = model.processor.features(clip)
+    np.testing.assert_allclose(loaded.run(features), model.logits(clip), atol=1e-4)
+
+
+def test_stock_kernels_use_no_operator_of_ours(
+    model: SpeechModel, compiled: bitvox.CompileReport, tmp_path: Path
+) -> None:
+    ranges = {site.site: site.input_range for site in compiled.plan.sites}
+    plan = exporter.settle(
+        model,
+        compiled.plan.replace(
+            kernels="stock",
+            sites=tuple(
+                site.replace(output_range=ranges[site.site]) if site.bits else site
+                for site in compiled.plan.sites
+            ),
+        ),
+    )
+    assert {site.bits for site in plan.sites} <= {None, 4, 8}
+    packed = lower(model, plan)
+    written = exporter.write_model(traced_skeleton(model), packed, tmp_path)
+    assert not any(name.startswith(("bitvox", "quantized")) for name in written.operators)
+    report = exporter.prove(model, packed, written, noise_clips()[0], allow_float=False)
+    assert set(report.kernels.values()) == {DELEGATE}
+    assert report.parity.worst[1] < 1e-3
+
+
+def test_a_flipped_byte_is_named(copy: Path) -> None:
+    path = copy / MODEL
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(bitvox.InputError, match=r"model\.pte: damaged"):
+        bitvox.open_runner(bitvox.Bundle.open(copy))
+    assert any("damaged" in fault for fault in bitvox.verify(copy))
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5])
+def test_a_cut_program_is_refused_in_one_line(
+    capfd: pytest.CaptureFixture[str], copy: Path, keep: float
+) -> None:
+    path = copy / MODEL
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(bitvox.InputError, match=r"model\.pte: ExecuTorch refuses it") as caught:
+        open_session("executorch", copy, 1)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_missing_file_is_named(copy: Path) -> None:
+    (copy / MODEL).unlink()
+    with pytest.raises(bitvox.InputError, match=r"model\.pte: missing"):
+        open_session("executorch", copy, 1)
+
+
+def test_a_program_of_another_kind_is_refused(copy: Path) -> None:
+    program = Program.read((copy / MODEL).read_bytes())
+    program.file.program.execution_plan = program.file.program.execution_plan[:1]
+    (copy / MODEL).write_bytes(program.to_bytes())
+    with pytest.raises(bitvox.InputError, match=r"model\.pte: ExecuTorch refuses it"):
+        open_session("executorch", copy, 1)
+
+
+def test_a_missing_library_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "library_path", lambda: tmp_path / library.LIBRARY_NAME)
+    library.load_library.cache_clear()
+    try:
+        with pytest.raises(bitvox.InputError, match=rf"{library.LIBRARY_NAME}: missing"):
+            open_session("executorch", copy, 1)
+    finally:
+        library.load_library.cache_clear()
+
+
+def test_clips_that_no_model_takes_are_refused(compiled: bitvox.CompileReport) -> None:
+    runner = bitvox.open_runner(bitvox.Bundle.open(compiled.out))
+    with pytest.raises(bitvox.InputError, match="too short"):
+        runner.logits(np.zeros(10, np.float32))
+
+
+def test_without_executorch_one_line_says_what_to_install(compiled: bitvox.CompileReport) -> None:
+    code = (
+        "import sys; sys.modules['executorch'] = None\n"
+        "from bitvox.cli import main\n"
+        f"sys.argv = ['bitvox', 'verify', {str(compiled.out)!r}]\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert "pip install 'bitvox[executorch]'" in done.stderr
