@@ -7,7 +7,7 @@ as it is: no padding, which the first group norm of wav2vec2-base, a mean over t
 A clip longer than the longest method is cut into windows of that length that overlap. Frames within
 `MARGIN_SECONDS` of a cut are taken from the other window, where they have context on both sides. Attention
 and that group norm see one window at a time, so that the logits of a clip in windows are not those of the
-whole.
+whole. A classifier, which has one frame for all of a clip, gives the mean over the windows.
 """
 
 from __future__ import annotations

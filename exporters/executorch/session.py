@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bitvox.compiler.passes.plan import Kernels
 from bitvox.errors import InputError
-from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, method_samples, windows
+from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, frames, method_samples, windows
 from bitvox.exporters.executorch.quiet import quiet
 from bitvox.runtime_kernels.adapters.executorch.library import NAMESPACE, load_library
 
@@ -58,16 +58,16 @@ class ExecutorchSession:
         return max(self.methods)
 
     def run(self, features: FloatArray) -> FloatArray:
-        """Logits [frames, vocabulary] of features [T]; a long clip goes in windows, see `lengths`."""
+        """Logits [frames, outputs] of features [T]; a long clip goes in windows, see `lengths`."""
         if features.size <= self.longest:
             return self._run(features)
-        parts = [
-            self._run(features[window.start : window.stop])[window.first : window.last]
-            for window in windows(
-                features.size, self.longest, MARGIN_SECONDS * self.rate, self.minimum, self.per_frame
-            )
-        ]
-        return np.concatenate(parts)
+        margin = MARGIN_SECONDS * self.rate
+        cut = list(windows(features.size, self.longest, margin, self.minimum, self.per_frame))
+        parts = [self._run(features[window.start : window.stop]) for window in cut]
+        if len(parts[0]) < frames(self.longest, self.minimum, self.per_frame):  # one frame says all of a clip
+            return np.mean(parts, axis=0, dtype=np.float32)
+        kept = [part[window.first : window.last] for part, window in zip(parts, cut, strict=True)]
+        return np.concatenate(kept)
 
     def _run(self, features: FloatArray) -> FloatArray:
         length = min(length for length in self.methods if length >= features.size)

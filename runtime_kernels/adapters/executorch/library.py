@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,13 @@ NAMESPACE = "bitvox::"
 
 
 def library_path() -> Path:
-    """The file that ExecuTorch programs with `bitvox` operators need; it may not exist."""
+    """The file that ExecuTorch programs with `bitvox` operators need; it may not exist.
+
+    The environment variable BITVOX_EXECUTORCH_LIBRARY names another than the installed one.
+    """
+    chosen = os.environ.get("BITVOX_EXECUTORCH_LIBRARY")
+    if chosen:
+        return Path(chosen)
     # Beside the compiled module, which an editable install keeps apart from the Python files.
     return Path(_native.__file__).parent / "adapters" / "executorch" / LIBRARY_NAME
 
