@@ -12,6 +12,7 @@ from bitvox.benchmarks.demo import HEADER, Row, cells
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
 from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, write_text
+from bitvox.benchmarks.experiments.supported import supported_table
 from bitvox.benchmarks.experiments.tables import count, percent, points, table
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -28,8 +29,8 @@ def fill(text: str, blocks: dict[str, str]) -> str:
 
 
 def blocks(results: Path) -> dict[str, str]:
-    """The blocks that the results files can fill."""
-    found = {}
+    """The blocks that the results files can fill, and the table of what can be compiled."""
+    found = {"families": supported_table()}
     if (results / "demo.json").exists():
         found["demo"] = _demo(json.loads((results / "demo.json").read_text(encoding="utf-8")))
     parts = []

@@ -13,6 +13,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2FeatureExtractor
 
+from bitvox.benchmarks.experiments.readme import README, fill
+from bitvox.benchmarks.experiments.supported import supported_table
 from bitvox.compiler.frontend.families import FAMILIES
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.prepare import prepare
@@ -29,6 +31,11 @@ ATTENTION_INPUTS = {"q_proj", "k_proj", "v_proj", "linear_q", "linear_k", "linea
 
 def test_every_family_of_the_table_is_tested() -> None:
     assert {tiny.architecture for tiny in TINY.values()} == set(FAMILIES)
+
+
+def test_the_readme_lists_the_table() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert fill(text, {"families": supported_table()}) == text
 
 
 @pytest.fixture(scope="module", params=TINY)
