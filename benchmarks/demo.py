@@ -15,7 +15,8 @@ from rich.table import Table
 
 from bitvox.benchmarks.dataset import Dataset, read_dataset
 from bitvox.benchmarks.evaluate import EvalReport, evaluate
-from bitvox.benchmarks.latency import BenchReport, bench, machine
+from bitvox.benchmarks.latency import BenchReport, bench
+from bitvox.benchmarks.machine import machine
 from bitvox.compile import sweep
 from bitvox.compiler.frontend.audio import read_folder, split_clips
 from bitvox.compiler.frontend.loading import load_model

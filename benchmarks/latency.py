@@ -10,9 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import platform
-import re
 import subprocess
 import sys
 import time
@@ -25,6 +22,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from bitvox.benchmarks.machine import machine
 from bitvox.benchmarks.probe import noise
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.bundle import Bundle, folder_bytes
@@ -38,8 +36,6 @@ _T = TypeVar("_T")
 FRESH_PROCESSES = 3
 WARM_UP = 2
 ROUNDS = 15
-# What decides which integer kernels a CPU runs.
-_TELLING_FLAGS = re.compile(r"avx\w*|fma|ssse3|sse4_\d|amx\w*|asimd\w*|i8mm|sve\w*|sme\w*|bf16|neon")
 
 
 @dataclass(frozen=True)
@@ -246,22 +242,3 @@ def _measured(
 def _less(values: Sequence[int | None], empty: int | None) -> int | None:
     known = [value for value in values if value is not None]
     return int(np.median(known)) - empty if known and empty is not None else None
-
-
-def machine() -> dict[str, str]:
-    """CPU, flags, system and load; where /proc/cpuinfo does not exist, what Python knows."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    telling = [flag for flag in (flags[1].split() if flags else []) if _TELLING_FLAGS.fullmatch(flag)]
-    return {
-        "cpu": name[1] if name else platform.processor() or platform.machine(),
-        "flags": " ".join(sorted(telling)),
-        "cores": str(os.cpu_count()),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "load": f"{os.getloadavg()[0]:.2f}",
-    }

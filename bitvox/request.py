@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bitvox.compiler.passes.plan import Activations, Calibration, Kernels, Storage, Tier
 from bitvox.errors import InputError, RequestError
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ Target = Literal["onnx", "executorch"]
 Method = Literal["myqasr", "uniform"]
 Order = Literal["ascending", "descending", "shuffled", "min-max"]
 Reduction = Literal["median", "mean", "std", "max", "abs-max", "q90", "q99"]
-Calibration = Literal["min-max", "cosine", "hessian"]
-Tier = Literal["default", "paper"]
-Activations = Literal["static", "dynamic", "float"]
-Storage = Literal["packed", "standard"]
-Kernels = Literal["stock", "packed"]
 
 
 DECIDED_BY_PLAN = ("method", "order", "reduction", "tier", "activations", "storage", "kernels")

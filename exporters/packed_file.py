@@ -17,7 +17,8 @@ def header_faults(path: Path, plan: QuantPlan) -> list[str]:
     full precision) is passed by.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        faults, position = [], 0
+        faults: list[str] = []
+        position = 0
         for entry in plan.sites:
             if entry.bits is None:
                 continue

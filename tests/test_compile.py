@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import soundfile
 
 from bitvox import compile as front
+from bitvox import request
 from bitvox.compiler.lowering.header import HEADER_BYTES
+from bitvox.compiler.passes import allocate
 from bitvox.compiler.passes.plan_json import plan_to_json
+from bitvox.compiler.passes.streaming_median import REDUCTIONS
 from bitvox.errors import RequestError
 from bitvox.exporters.manifest import FileEntry, Manifest
+from bitvox.exporters.targets import TARGETS
 from bitvox.exporters.verify import verify
 from bitvox.request import CompileRequest
 from support import noise_clips, write_tiny_checkpoint
@@ -88,6 +93,12 @@ def test_verify_holds_the_packed_tensors_to_the_plan(request_: CompileRequest) -
     files = {**manifest.files, "model.onnx.data": FileEntry.of(out / "model.onnx.data")}
     manifest.model_copy(update={"files": files}).write(out)
     assert verify(out)[-1] == "model.onnx.data: no whole packed tensor for site lm_head"
+
+
+def test_what_can_be_asked_for_is_what_the_rooms_have() -> None:
+    assert set(get_args(request.Reduction)) == set(REDUCTIONS)
+    assert {*get_args(request.Order), "uniform"} == set(get_args(allocate.Order))
+    assert set(get_args(request.Target)) == set(TARGETS)
 
 
 def _told(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -46,27 +46,13 @@ _VOICE, _CLIPS = "nora", 8
 _POLL = 0.1
 
 
-class Quartiles(Schema):
-    """Median of repeated measurements with the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, spread: Spread) -> Quartiles:
-        """The same numbers for the file."""
-        return cls(median=spread.median, low=spread.low, high=spread.high, count=spread.count)
-
-
 class Run(Schema):
     """One model at run time: seconds, and bytes above an empty runtime's."""
 
     bytes: int
-    load: Quartiles
-    first: Quartiles
-    steady: Quartiles
+    load: Spread
+    first: Spread
+    steady: Spread
     resident_memory: int | None
     peak_memory: int | None
 
@@ -75,9 +61,9 @@ class Run(Schema):
         """The same numbers for the file."""
         return cls(
             bytes=measured.bytes,
-            load=Quartiles.of(measured.load),
-            first=Quartiles.of(measured.first),
-            steady=Quartiles.of(measured.steady),
+            load=measured.load,
+            first=measured.first,
+            steady=measured.steady,
             resident_memory=measured.resident_memory,
             peak_memory=measured.peak_memory,
         )
@@ -108,7 +94,7 @@ class FullSizeRow(Cell):
     threads: int
     bundle: Run
     full_precision: Run
-    ratio: Quartiles
+    ratio: Spread
     load_average: str
     method: str
 
@@ -200,7 +186,7 @@ def _row(
         threads=measured.num_threads,
         bundle=Run.of(measured.measured),
         full_precision=Run.of(measured.full_precision),
-        ratio=Quartiles.of(measured.time_ratio),
+        ratio=measured.time_ratio,
         load_average=measured.machine["load"],
         method=measured.method,
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from bitvox.benchmarks.experiments.results import REPOSITORY, Provenance
+from bitvox.benchmarks.machine import machine
 
 _PACKAGES = ("bitvox", "torch", "transformers", "onnx", "onnxruntime", "onnxscript", "numpy", "jiwer")
 
@@ -42,21 +40,6 @@ def commit() -> str:
         "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs"
     )
     return f"{found}+changes" if changed else found
-
-
-def machine() -> dict[str, str]:
-    """CPU model and cores; the load says how much else ran when the experiment began."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    name = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return {
-        "cpu": name[1] if name else platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.machine()}",
-        "load": f"{os.getloadavg()[0]:.1f}",
-    }
 
 
 def _git(*words: str) -> str:

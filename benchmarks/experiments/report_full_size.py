@@ -9,10 +9,10 @@ from bitvox.benchmarks.experiments.full_size import (
     RATIO_GOAL,
     FullSizeDocument,
     FullSizeRow,
-    Quartiles,
 )
 from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.tables import count, origin, table
+from bitvox.benchmarks.latency import Spread
 
 
 def section(path: Path) -> str:
@@ -75,7 +75,7 @@ def _sentence(row: FullSizeRow) -> str:
     )
 
 
-def _milliseconds(spread: Quartiles) -> str:
+def _milliseconds(spread: Spread) -> str:
     return f"{1000 * spread.median:.0f} [{1000 * spread.low:.0f}, {1000 * spread.high:.0f}]"
 
 

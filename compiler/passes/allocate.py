@@ -69,7 +69,6 @@ class AllocateMyQASRPass:
     order: Order = "ascending"
     accounting: Accounting = "true"
     seed: int = 0
-    minimum_bits: int = 2
 
     name: ClassVar[str] = "allocate-myqasr"
     ensures: ClassVar[frozenset[Fact]] = frozenset({"widths"})
@@ -77,8 +76,6 @@ class AllocateMyQASRPass:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise InputError(f"order {self.order}: unknown; use one of {', '.join(get_args(Order))}")
-        if self.minimum_bits not in WIDTHS:
-            raise InputError(f"minimum bits {self.minimum_bits}: use 2 to 8")
         if self.budget <= 0:
             raise InputError(f"budget {self.budget}: use a positive number of bytes")
 
@@ -90,7 +87,7 @@ class AllocateMyQASRPass:
 
     def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
         """The plan with widths; RequestError naming the smallest possible budget if none fits."""
-        units = _units(context, plan, self.accounting, self.minimum_bits)
+        units = _units(context, plan, self.accounting)
         rest = _rest_bytes(context, plan, self.accounting)
         sizes: list[int] = []
         for widths in self._states(units):
@@ -133,7 +130,7 @@ class AllocateMyQASRPass:
         ).noting(order=self.order, **options)
 
     def _reason(self, unit: _Unit, width: int, rank: int, count: int) -> str:
-        if width == unit.floor and unit.floor > self.minimum_bits:
+        if width == unit.floor and unit.floor > WIDTHS[0]:
             return f"at its floor of {width} bits: {unit.floor_reason}"
         if self.order == "uniform":
             return "one width for all"
@@ -144,11 +141,11 @@ class AllocateMyQASRPass:
 
 def bytes_at_width(context: PassContext, plan: QuantPlan, bits: int, accounting: Accounting = "true") -> int:
     """Size with all units at one width, floors kept: the budget that `uniform` meets with no slack."""
-    units = _units(context, plan, accounting, WIDTHS[0])
+    units = _units(context, plan, accounting)
     return _rest_bytes(context, plan, accounting) + sum(unit.sizes[max(bits, unit.floor)] for unit in units)
 
 
-def _units(context: PassContext, plan: QuantPlan, accounting: Accounting, minimum: int) -> list[_Unit]:
+def _units(context: PassContext, plan: QuantPlan, accounting: Accounting) -> list[_Unit]:
     """Units in execution order; sites at full precision in the plan belong to none."""
     units = []
     for group in context.model.share_groups():
@@ -164,7 +161,7 @@ def _units(context: PassContext, plan: QuantPlan, accounting: Accounting, minimu
             _Unit(
                 entries=entries,
                 score=statistics.median_low(scores) if scores else 0.0,
-                floor=max(minimum, highest.floor or 0),
+                floor=highest.floor or WIDTHS[0],
                 floor_reason=highest.reason,
                 sizes={width: _size(context, entries, width, accounting) for width in WIDTHS},
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from bitvox.compiler.passes.observers import (
     output_rows,
     watching,
 )
-from bitvox.compiler.passes.plan import Kernels, QuantPlan, Range, SitePlan
+from bitvox.compiler.passes.plan import Calibration, Kernels, QuantPlan, Range, SitePlan
 from bitvox.compiler.passes.verify import Fact
 from bitvox.compiler.passes.weight_search import (
     Objective,
@@ -33,9 +33,7 @@ from bitvox.compiler.passes.weight_search import (
 )
 from bitvox.errors import InputError
 
-Method = Literal["min-max", "cosine", "hessian"]
-
-_OBJECTIVES: dict[Method, Objective] = {"cosine": cosine_distance, "hessian": gradient_weighted_error}
+_OBJECTIVES: dict[Calibration, Objective] = {"cosine": cosine_distance, "hessian": gradient_weighted_error}
 
 # On the reference model and 16 AN4 clips, factors found on 256 frames are within 0.08 of those found on 1,500
 # at a quarter of the time. The second cap bounds a site's sample to 64 MiB where one frame has many inputs
@@ -65,7 +63,7 @@ class CalibratePass:
     `static` activations alone.
     """
 
-    method: Method = "min-max"
+    method: Calibration = "min-max"
     seed: int = 0
 
     name: ClassVar[str] = "calibrate"
@@ -73,8 +71,10 @@ class CalibratePass:
     ensures: ClassVar[frozenset[Fact]] = frozenset({"ranges"})
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise InputError(f"calibration {self.method}: unknown; use one of {', '.join(get_args(Method))}")
+        if self.method not in get_args(Calibration):
+            raise InputError(
+                f"calibration {self.method}: unknown; use one of {', '.join(get_args(Calibration))}"
+            )
 
     def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
         """The plan with ranges; InputError without clips or if an activation is not finite."""

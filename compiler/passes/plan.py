@@ -17,6 +17,7 @@ Storage = Literal["packed", "standard"]
 Kernels = Literal["stock", "packed"]
 Tier = Literal["default", "paper"]
 Accounting = Literal["true", "paper"]
+Calibration = Literal["min-max", "cosine", "hessian"]
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 FORMAT_VERSION = 1

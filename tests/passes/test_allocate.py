@@ -87,20 +87,17 @@ def test_200_random_budgets_are_met_monotone_and_deterministic(order: str, tier:
     st.floats(0, 1),
     st.sampled_from(["ascending", "descending", "shuffled"]),
     st.sampled_from(["default", "paper"]),
-    st.integers(2, 4),
 )
-def test_widths_differ_by_at_most_one_apart_from_floors(
-    share: float, order: str, tier: str, minimum: int
-) -> None:
+def test_widths_differ_by_at_most_one_apart_from_floors(share: float, order: str, tier: str) -> None:
     context, plan = _scored(tier)
-    smallest, largest = bytes_at_width(context, plan, minimum), _limits(tier)[1]
+    smallest, largest = _limits(tier)
     budget = smallest + int(share * (largest - smallest))
-    result = AllocateMyQASRPass(budget, order=order, minimum_bits=minimum).run(context, plan)
+    result = AllocateMyQASRPass(budget, order=order).run(context, plan)
     free = []
     for entry in result.sites:
         if entry.bits is None:
             continue
-        floor = max(minimum, _floor(context.model, tier, entry.site))
+        floor = _floor(context.model, tier, entry.site)
         assert floor <= entry.bits <= 8
         if entry.bits > floor:
             free.append(entry.bits)
@@ -204,7 +201,6 @@ def test_a_site_that_the_plan_keeps_at_full_precision_stays() -> None:
     [
         ({"budget": 0}, "budget 0: use a positive"),
         ({"budget": 1, "order": "random"}, "order random: unknown; use one of ascending"),
-        ({"budget": 1, "minimum_bits": 1}, "minimum bits 1: use 2 to 8"),
     ],
 )
 def test_bad_options_are_one_line(options: dict, message: str) -> None:
