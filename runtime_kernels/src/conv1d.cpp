@@ -40,9 +40,9 @@ struct Buffers {
 Buffers carve(Carver& carver, const Plan& p) {
     const Weight& w = p.layer.weight;
     Buffers b;
-    b.scratch = carve_scratch(carver, w);
+    b.scratch = carve_scratch(carver, p.layer, NBIT_CONV_FRAMES);
     const size_t channels = size_t(p.groups) * p.group_channels;
-    b.frames = carver.take<int8_t>(p.window_frames * channels + kBlockDepth);
+    b.frames = carver.take<int8_t>(p.window_frames * channels + kLineBytes);
     b.frame_sums = carver.take<int32_t>(p.window_frames);
     b.rows = carver.take<int8_t>(p.gather ? size_t(NBIT_CONV_FRAMES) * p.row_bytes : 0);
     b.scales = carver.take<float>(NBIT_CONV_FRAMES);
@@ -233,6 +233,7 @@ void run_run(const nbit_conv1d_call& call, const Plan& p, int64_t item, int64_t 
     const float scale = quantise_run(call, p, call.x + item * call.channels * call.frames, span, b);
     for (int r = 0; r < frames; ++r) b.scales[r] = scale;
     float* y = call.y + item * p.layer.weight.outputs * p.frames_out + frame;
+    const MatrixSession session(p.layer, frames);
     for (int g = 0; g < p.groups; ++g) run_group(p, g, windows(p, g, span, frames, b), b, y);
 }
 

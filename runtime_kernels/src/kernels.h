@@ -7,7 +7,7 @@
 
 namespace bitvox {
 
-constexpr int kMaxRows = 32;        // rows of the tallest tile
+constexpr int kMaxRows = 8;         // rows of the tallest tile
 constexpr int kMaxRowBlocks = 4;    // column blocks of the widest tile of one row
 constexpr int kMaxPanelBytes = 32;  // per k: 32 columns of one byte or 16 of two
 constexpr int kMaxTileBlocks = 2;   // column blocks of the widest tile of more rows, and of a panel
@@ -35,12 +35,31 @@ struct Tile {
     float* y;       // [rows][16 * blocks]
     int32_t* sums;  // instead of y, where not null: the integers before any scale
     ptrdiff_t y_stride;
+
+    // Matrix tiles only.
+    int32_t* partial;  // [rows][16 * blocks]: sums of the k blocks before these, or room for them
+    bool resumes;      // `partial` holds such sums
 };
 
 // The tallest tiles that keep every accumulator in a register.
 struct Heights {
     int packed;  // 0: a packed tile of 0 rows unpacks the panel; a single row always has its own tile
     int panel;
+};
+
+// Tiles of a unit whose registers are whole matrices. Between begin and end the calling thread runs tiles of
+// one height, and nothing else may use those registers.
+struct MatrixTiles {
+    int tallest;                                // rows
+    int (*least_rows)(int bits, bool grouped);  // with fewer, the other tiles are faster
+    int (*height)(int rows, bool grouped);      // of the tiles for so many rows, at most as many
+    int depth_blocks;                           // k blocks that one tile takes at best; further ones resume
+    void (*begin)(int height, int group_blocks);
+    void (*end)();
+    // Leaves sums in `partial`. `unpack` fills the panel on the way; without it the panel is there already.
+    void (*multiply)(const Tile& tile, int bits, int rows, int blocks, bool unpack);
+    // From `partial` to outputs; the caller lets other tiles multiply meanwhile.
+    void (*finish)(const Tile& tile, int bits, int rows, int blocks);
 };
 
 struct Grid {
@@ -83,6 +102,8 @@ struct Kernels {
     // `count` runs of 16 finite IEEE halves to runs of floats `stride` apart.
     void (*widen_halves)(const uint8_t* halves, int count, float* values, ptrdiff_t stride);
     void (*gelu)(float* y, size_t count);
+
+    const MatrixTiles* matrix = nullptr;
 };
 
 const Kernels& kernels_scalar();

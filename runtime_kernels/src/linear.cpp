@@ -32,7 +32,7 @@ struct Buffers {
 
 Buffers carve(Carver& carver, const Plan& plan) {
     Buffers b;
-    b.scratch = carve_scratch(carver, plan.layer.weight);
+    b.scratch = carve_scratch(carver, plan.layer, plan.block_rows);
     b.x = carver.take<int8_t>(size_t(plan.block_rows) * plan.stride);
     b.x_scales = carver.take<float>(plan.block_rows);
     b.x_offsets = carver.take<int32_t>(size_t(plan.block_rows) * plan.layer.weight.groups);
@@ -131,6 +131,7 @@ void run_block(const nbit_linear_call& call, const Plan& plan, int64_t first, in
     quantise_rows(call, plan, first, count, b);
     const Rows rows{b.x, plan.stride, count, b.x_scales, b.x_offsets};
     const ptrdiff_t at = first * call.y_stride;
+    const MatrixSession session(layer, count);
     const Output out{call.y ? call.y + at : nullptr, call.sums ? call.sums + at : nullptr, call.y_stride, 0};
     for (int column_block = begin; column_block < end;) {
         const int blocks = panel_width(layer, count, column_block, end);

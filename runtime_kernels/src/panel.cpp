@@ -142,10 +142,69 @@ int first_height(const Heights& heights, int rows) {
     return heights.packed == 0 ? 0 : dealt(rows, int(ceil_div(rows, heights.packed)), 0);
 }
 
+// The matrix tiles that so many rows deserve, or null.
+const MatrixTiles* matrix_for(const Layer& layer, int rows) {
+    const MatrixTiles* tiles = layer.kernels->matrix;
+    const bool grouped = layer.weight.groups > 1;
+    return tiles && rows >= tiles->least_rows(layer.weight.bits, grouped) ? tiles : nullptr;
+}
+
+// `blocks` k blocks of the tile, from `k` on.
+Tile part_of(const Tile& whole, int k, int blocks) {
+    Tile part = whole;
+    part.x += k * kBlockDepth;
+    part.packed += k * whole.packed_step;
+    part.k_blocks = part.group_blocks = blocks;
+    part.resumes = k > 0;
+    return part;
+}
+
+// Every part of k goes through all rows while its panel is in L1. Tiles have one height; the last overlaps
+// the one before it, which writes the same numbers twice. A tile is finished while the next one multiplies.
+void run_matrix(const Layer& layer, const MatrixTiles& tiles, const Rows& rows, const Tile& whole, int blocks,
+                Scratch& s, Writer& write) {
+    const Weight& w = layer.weight;
+    const bool grouped = w.groups > 1;
+    const int height = tiles.height(rows.count, grouped);
+    const int parts = grouped ? 1 : int(ceil_div(w.k_blocks, tiles.depth_blocks));
+    const int part_blocks = int(round_up(ceil_div(w.k_blocks, parts), 2));
+    const auto first_of = [&](int row) { return row + height <= rows.count ? row : rows.count - height; };
+    const auto tile_at = [&](int row) {
+        Tile tile = whole;
+        select_rows(tile, rows, first_of(row), w.groups);
+        tile.partial = s.partial + row * columns_of(kMaxTileBlocks);
+        return tile;
+    };
+    const auto finish = [&](int row) {
+        Tile tile = tile_at(row);
+        write(tile, first_of(row), height, tiles.finish);
+    };
+    for (int k = 0; k < w.k_blocks; k += part_blocks) {
+        const int left = w.k_blocks - k;
+        const bool last = left <= part_blocks;
+        for (int row = 0; row < rows.count; row += height) {
+            const Tile part = part_of(tile_at(row), k, last ? left : part_blocks);
+            tiles.multiply(part, w.bits, height, blocks, row == 0);
+            if (last && row > 0) finish(row - height);
+        }
+    }
+    finish((rows.count - 1) / height * height);
+}
+
 }  // namespace
 
-Scratch carve_scratch(Carver& carver, const Weight& w) {
-    const size_t depth = size_t(w.k_blocks) * kBlockDepth;
+MatrixSession::MatrixSession(const Layer& layer, int rows) : tiles_(matrix_for(layer, rows)) {
+    const Weight& w = layer.weight;
+    if (tiles_) tiles_->begin(tiles_->height(rows, w.groups > 1), w.groups > 1 ? w.group_blocks : 2);
+}
+
+MatrixSession::~MatrixSession() {
+    if (tiles_) tiles_->end();
+}
+
+Scratch carve_scratch(Carver& carver, const Layer& layer, int rows) {
+    const Weight& w = layer.weight;
+    const size_t depth = size_t(round_up(w.k_blocks, 2)) * kBlockDepth;
     const size_t cells = size_t(w.groups) * columns_of(kMaxRowBlocks);
     Scratch s;
     s.panel = carver.take<uint8_t>(depth * kMaxPanelBytes);
@@ -153,7 +212,10 @@ Scratch carve_scratch(Carver& carver, const Weight& w) {
     s.zeros = carver.take<int32_t>(cells);
     s.corrections = carver.take<int32_t>(cells);
     s.bias = carver.take<float>(columns_of(kMaxRowBlocks));
-    s.y = carver.take<float>(size_t(kMaxRows) * columns_of(kMaxTileBlocks));
+    const MatrixTiles* matrix = matrix_for(layer, rows);
+    const int tallest = matrix ? matrix->tallest : kMaxRows;
+    s.y = carver.take<float>(size_t(tallest) * columns_of(kMaxTileBlocks));
+    s.partial = carver.take<int32_t>(matrix ? round_up(rows, tallest) * columns_of(kMaxTileBlocks) : 0);
     s.ones = carver.take<int8_t>(depth);
     s.ones_offsets = carver.take<int32_t>(w.groups);
     return s;
@@ -198,9 +260,12 @@ void run_panel(const Layer& layer, const Rows& rows, int column_block, int block
         select_rows(tile, rows, 0, w.groups);
         return write(tile, 0, 1, kernels.packed_tile);
     }
-    const int unpacking = first_height(heights, rows.count);
     const size_t panel_step = size_t(kBlockDepth) * columns_of(blocks) * kernels.panel_bytes(w.bits);
-    tile.panel_step = unpacking < rows.count ? panel_step : 0;
+    tile.panel_step = panel_step;
+    if (const MatrixTiles* tiles = matrix_for(layer, rows.count))
+        return run_matrix(layer, *tiles, rows, tile, blocks, s, write);
+    const int unpacking = first_height(heights, rows.count);
+    if (unpacking == rows.count) tile.panel_step = 0;  // nobody reads it
     select_rows(tile, rows, 0, w.groups);
     if (unpacking == 0) kernels.packed_tile(tile, w.bits, 0, blocks);
     else write(tile, 0, unpacking, kernels.packed_tile);

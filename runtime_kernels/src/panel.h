@@ -23,8 +23,9 @@ struct Scratch {
     int32_t* zeros;
     int32_t* corrections;
     float* bias;
-    float* y;      // one tile, for edges
-    int8_t* ones;  // one row of ones, and what goes with it
+    float* y;          // one tile, for edges
+    int32_t* partial;  // sums of matrix tiles, for all rows
+    int8_t* ones;      // one row of ones, and what goes with it
     int32_t* ones_offsets;
 };
 
@@ -62,7 +63,8 @@ struct Output {
     int first_column;
 };
 
-Scratch carve_scratch(Carver& carver, const Weight& weight);
+// `rows` bounds what run_panel gets at once.
+Scratch carve_scratch(Carver& carver, const Layer& layer, int rows);
 // Bytes between quantised rows of `depth` codes: padded to blocks, and off the powers of two that share a
 // cache set.
 ptrdiff_t row_stride(int depth);
@@ -73,6 +75,16 @@ float dynamic_factor(uint32_t magnitude_bits, float* scale);
 int32_t offset_factor(const Layer& layer);
 // Column blocks that one call of run_panel may take.
 int panel_width(const Layer& layer, int rows, int column_block, int end_block);
+// Holds the matrix registers of a unit that has them, while run_panel multiplies `rows` rows.
+class MatrixSession {
+  public:
+    MatrixSession(const Layer& layer, int rows);
+    ~MatrixSession();
+    MatrixSession(const MatrixSession&) = delete;
+
+  private:
+    const MatrixTiles* tiles_;  // null: not used
+};
 // Writes columns [16 * column_block, + 16 * blocks) of all rows; columns from `end_column` on are left alone.
 void run_panel(const Layer& layer, const Rows& rows, int column_block, int blocks, int end_column,
                Scratch& scratch, const Output& out);

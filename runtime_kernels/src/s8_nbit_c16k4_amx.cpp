@@ -1,159 +1,211 @@
-// Signed 8-bit activations, n-bit codes in 16-column 4-k order, AMX: a tile register takes 16 quads of a panel
-// as they lie, which is 64 k by 16 columns.
+// Signed 8-bit activations, n-bit codes in 16-column 4-k order, AMX-INT8; few rows take AVX512-VNNI.
 //
-// Two tiles of rows by two of columns share their operands, so that each is loaded once for two products. What
-// does not fill tiles (an odd block of k, scales along k, a single row) goes to AVX512-VNNI, which every such
-// CPU has; and so does everything around the products.
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include "table.h"
+// A panel is a matrix operand as it stands: 16 quads of 16 columns are 16 rows of 64 bytes. Rows of
+// activations are the other operand where they lie. A tile's sums end in memory, and vectors turn them into
+// outputs while the next tile multiplies.
+#include "amx_cpu.h"
+#include "tiles.h"
 #include "x86_512.h"
 
 namespace bitvox {
 namespace {
 
-constexpr int kTileRows = 16;
-constexpr int kShortTile = 8;  // rows of the tallest tile in vectors
-constexpr int kStepBlocks = 2;  // k blocks that one tile register spans
+constexpr int kRows = 16;  // of one register
+constexpr int kStep = 2;   // k blocks that fill a register
+constexpr int kStepBytes = 2 * kBlockDepth;
+constexpr ptrdiff_t kPartialBytes = 2 * kLineBytes;  // from row to row of the sums
 
-struct Vnni : Zmm {
-    static constexpr int kRowBlocks = 4;
-    static constexpr int kTileBlocks = 2;
-    static constexpr Heights heights(int, bool grouped) { return grouped ? Heights{4, 6} : Heights{8, 8}; }
-    static constexpr int panel_kind(int) { return 8; }
-    static int code_bias(int) { return 0; }
-};
-
-Heights heights(int bits, bool grouped) {
-    return grouped ? Vnni::heights(bits, true) : Heights{0, 2 * kTileRows};
-}
-
-// Registers: 0..3 sums of (upper, lower rows) x (first, second block), 4 and 5 rows, 6 and 7 blocks.
-struct alignas(64) TileShapes {
+// Registers 0..3 hold sums [2 row tiles][2 blocks], 4 and 5 rows, 6 and 7 columns.
+struct alignas(64) Config {
     uint8_t palette = 1;
-    uint8_t start = 0;
+    uint8_t start_row = 0;
     uint8_t reserved[14] = {};
     uint16_t row_bytes[16] = {};
     uint8_t rows[16] = {};
+};
 
-    explicit TileShapes(int upper, int lower) {
-        const int heights[8] = {upper, upper, lower, lower, upper, lower, kTileRows, kTileRows};
-        for (int i = 0; i < 8; ++i) {
-            rows[i] = uint8_t(heights[i]);
-            row_bytes[i] = heights[i] ? kLineBytes : 0;
+void begin(int height, int group_blocks) {
+    const int depth = group_blocks % kStep ? kBlockDepth : kStepBytes;
+    const int upper = height < kRows ? height : kRows;
+    const int lower = height > kRows ? height - kRows : upper;
+    Config config;
+    const auto set = [&](int tile, int rows, int bytes) {
+        config.rows[tile] = uint8_t(rows);
+        config.row_bytes[tile] = uint16_t(bytes);
+    };
+    for (int block = 0; block < 2; ++block) {
+        set(block, upper, kLineBytes);
+        set(2 + block, lower, kLineBytes);
+        set(6 + block, depth / 4, kLineBytes);
+    }
+    set(4, upper, depth);
+    set(5, lower, depth);
+    asm volatile("" : : "r"(&config) : "memory");  // the intrinsic names only its first bytes
+    _tile_loadconfig(&config);
+}
+
+void end() { _tile_release(); }
+
+// What vectors stored must be in memory before registers load it; the intrinsics do not say that they read.
+BITVOX_INLINE void finish_stores() { asm volatile("" : : : "memory"); }
+
+template <int row_tiles, int blocks>
+struct Sums {
+    static BITVOX_INLINE void start() {
+        _tile_zero(0);
+        if constexpr (blocks > 1) _tile_zero(1);
+        if constexpr (row_tiles > 1) _tile_zero(2);
+        if constexpr (row_tiles > 1 && blocks > 1) _tile_zero(3);
+    }
+    static BITVOX_INLINE void resume(const int32_t* from) {
+        _tile_loadd(0, from, kPartialBytes);
+        if constexpr (blocks > 1) _tile_loadd(1, from + kBlockColumns, kPartialBytes);
+        if constexpr (row_tiles > 1) _tile_loadd(2, below(from), kPartialBytes);
+        if constexpr (row_tiles > 1 && blocks > 1) _tile_loadd(3, below(from) + kBlockColumns, kPartialBytes);
+    }
+    static BITVOX_INLINE void store(int32_t* to) {
+        _tile_stored(0, to, kPartialBytes);
+        if constexpr (blocks > 1) _tile_stored(1, to + kBlockColumns, kPartialBytes);
+        if constexpr (row_tiles > 1) _tile_stored(2, below(to), kPartialBytes);
+        if constexpr (row_tiles > 1 && blocks > 1) _tile_stored(3, below(to) + kBlockColumns, kPartialBytes);
+    }
+    static BITVOX_INLINE void add(const int8_t* x, ptrdiff_t stride, const uint8_t* panel) {
+        constexpr ptrdiff_t quad = blocks * kLineBytes;
+        _tile_loadd(6, panel, quad);
+        _tile_loadd(4, x, stride);
+        _tile_dpbsud(0, 4, 6);
+        if constexpr (blocks > 1) {
+            _tile_loadd(7, panel + kLineBytes, quad);
+            _tile_dpbsud(1, 4, 7);
         }
+        if constexpr (row_tiles > 1) {
+            _tile_loadd(5, x + kRows * stride, stride);
+            _tile_dpbsud(2, 5, 6);
+            if constexpr (blocks > 1) _tile_dpbsud(3, 5, 7);
+        }
+    }
+
+  private:
+    template <class T>
+    static BITVOX_INLINE T* below(T* sums) {
+        return sums + kRows * (kPartialBytes / 4);
     }
 };
 
-// sums[row][column] of all k, 32 columns apart.
-template <bool lower, int blocks>
-BITVOX_NOINLINE void multiply(const Tile& t, int32_t* sums) {
-    constexpr int stride = 2 * kBlockColumns * 4;
-    const int8_t* x = t.x;
-    const int8_t* below = t.x + kTileRows * t.x_stride;
-    const uint8_t* panel = t.panel;
-    _tile_zero(0);
-    if constexpr (blocks == 2) _tile_zero(1);
-    if constexpr (lower) _tile_zero(2);
-    if constexpr (lower && blocks == 2) _tile_zero(3);
-    for (int k = 0; k < t.k_blocks; k += kStepBlocks) {
-        _tile_loadd(4, x, t.x_stride);
-        _tile_loadd(6, panel, blocks * kLineBytes);
-        _tile_dpbsud(0, 4, 6);
-        if constexpr (blocks == 2) {
-            _tile_loadd(7, panel + kLineBytes, blocks * kLineBytes);
-            _tile_dpbsud(1, 4, 7);
-        }
-        if constexpr (lower) {
-            _tile_loadd(5, below, t.x_stride);
-            _tile_dpbsud(2, 5, 6);
-            if constexpr (blocks == 2) _tile_dpbsud(3, 5, 7);
-        }
-        x += kStepBlocks * kBlockDepth;
-        below += kStepBlocks * kBlockDepth;
-        panel += kStepBlocks * t.panel_step;
+// Two k blocks into the panel; what lies beyond the last one is zero.
+template <int bits, int blocks>
+BITVOX_INLINE void unpack_step(const Tile& t, int k) {
+    Accumulators<Zmm, bits, 0, blocks> none;
+    PackedSource<Zmm, bits, 0, blocks>::block(t, k, none);
+    if (k + 1 < t.k_blocks) return PackedSource<Zmm, bits, 0, blocks>::block(t, k + 1, none);
+    uint8_t* rest = t.panel + (k + 1) * t.panel_step;
+    unroll<0, kQuads * blocks>([&](auto i) { Zmm::store(rest + i * kLineBytes, _mm512_setzero_si512()); });
+}
+
+// Unpacking runs one step ahead, on other ports than the matrices.
+template <int bits, int row_tiles, int blocks>
+BITVOX_NOINLINE void multiply_packed(const Tile& t) {
+    using Sums = Sums<row_tiles, blocks>;
+    unpack_step<bits, blocks>(t, 0);
+    for (int k = 0; k < t.k_blocks; k += kStep) {
+        if (k + kStep < t.k_blocks) unpack_step<bits, blocks>(t, k + kStep);
+        finish_stores();
+        Sums::add(t.x + k * kBlockDepth, t.x_stride, t.panel + k * t.panel_step);
     }
-    _tile_stored(0, sums, stride);
-    if constexpr (blocks == 2) _tile_stored(1, sums + kBlockColumns, stride);
-    if constexpr (lower) _tile_stored(2, sums + kTileRows * 2 * kBlockColumns, stride);
-    if constexpr (lower && blocks == 2) _tile_stored(3, sums + (kTileRows * 2 + 1) * kBlockColumns, stride);
+}
+
+template <int row_tiles, int blocks>
+BITVOX_NOINLINE void multiply_panel(const Tile& t) {
+    finish_stores();
+    for (int k = 0; k < t.k_blocks; k += kStep) {
+        Sums<row_tiles, blocks>::add(t.x + k * kBlockDepth, t.x_stride, t.panel + k * t.panel_step);
+    }
+}
+
+template <int row_tiles, int blocks>
+void multiply_rows(const Tile& t, int bits, bool unpack) {
+    using Sums = Sums<row_tiles, blocks>;
+    if (t.resumes) Sums::resume(t.partial);
+    else Sums::start();
+    if (unpack) choose<2, 9>(bits, [&](auto b) { multiply_packed<b, row_tiles, blocks>(t); });
+    else multiply_panel<row_tiles, blocks>(t);
+    Sums::store(t.partial);
+}
+
+void multiply(const Tile& t, int bits, int rows, int blocks, bool unpack) {
+    choose<1, 3>(blocks, [&](auto b) {
+        if (rows > kRows) multiply_rows<2, b>(t, bits, unpack);
+        else multiply_rows<1, b>(t, bits, unpack);
+    });
+}
+
+BITVOX_INLINE __m512i sums_at(const Tile& t, int row, int block) {
+    return Zmm::load(static_cast<const void*>(t.partial + row * (kPartialBytes / 4) + block * kBlockColumns));
+}
+
+// The same roundings as write_sum, with what all rows share kept in registers.
+template <int blocks>
+void finish_symmetric(const Tile& t, int rows) {
+    __m512 scales[blocks], bias[blocks];
+    unroll<0, blocks>([&](auto c) {
+        scales[c] = Zmm::load(t.scales + c * kBlockColumns);
+        bias[c] = Zmm::load(t.bias + c * kBlockColumns);
+    });
+    float* y = t.y;
+    for (int r = 0; r < rows; ++r) {
+        const __m512i offset = Zmm::broadcast(t.x_offsets[r]);
+        const __m512 scale = Zmm::broadcast(t.x_scales[r]);
+        unroll<0, blocks>([&](auto c) {
+            const __m512 sum = Zmm::to_float(Zmm::add(sums_at(t, r, c), offset));
+            Zmm::store(y + c * kBlockColumns, Zmm::fma(sum, Zmm::multiply(scales[c], scale), bias[c]));
+            // The next panel's place: rows of y lie too far apart for the hardware to see a stream.
+            __builtin_prefetch(y + (blocks + c) * kBlockColumns, 1);
+        });
+        y += t.y_stride;
+    }
 }
 
 template <int blocks>
-void multiply_rows(const Tile& t, int rows) {
-    alignas(64) int32_t sums[2 * kTileRows * 2 * kBlockColumns];
-    const int upper = rows < kTileRows ? rows : kTileRows;
-    const TileShapes shapes(upper, rows - upper);
-    _tile_loadconfig(&shapes);
-    if (rows > kTileRows) multiply<true, blocks>(t, sums);
-    else multiply<false, blocks>(t, sums);
-    _tile_release();
-    for (int row = 0; row < rows; ++row) {
-        unroll<0, blocks>([&](auto block) {
-            const int column = block * kBlockColumns;
-            write_sum<Vnni>(t, Vnni::load(sums + row * 2 * kBlockColumns + column), row, column);
-        });
+void finish_any(const Tile& t, int rows) {
+    for (int r = 0; r < rows; ++r) {
+        unroll<0, blocks>([&](auto c) { write_sum<Zmm>(t, sums_at(t, r, c), r, c * kBlockColumns); });
     }
 }
 
-// The same rows by the other unit's tiles.
-void multiply_vectors(const Tile& t, int bits, int rows, int blocks) {
-    for (int row = 0; row < rows; row += kShortTile) {
-        Tile part = t;
-        part.x += row * t.x_stride;
-        part.x_scales += row;
-        part.x_offsets += row;
-        if (part.y) part.y += row * t.y_stride;
-        if (part.sums) part.sums += row * t.y_stride;
-        panel_tile<Vnni>(part, bits, rows - row < kShortTile ? rows - row : kShortTile, blocks);
-    }
+void finish(const Tile& t, int, int rows, int blocks) {
+    const bool symmetric = !t.zeros && !t.corrections && !t.sums;
+    choose<1, 3>(blocks, [&](auto b) {
+        if (symmetric) finish_symmetric<b>(t, rows);
+        else finish_any<b>(t, rows);
+    });
 }
 
-void tile_rows(const Tile& t, int bits, int rows, int blocks) {
-    if (t.group_blocks != t.k_blocks) return panel_tile<Vnni>(t, bits, rows, blocks);
-    if (t.k_blocks % kStepBlocks) return multiply_vectors(t, bits, rows, blocks);
-    if (blocks == 2) multiply_rows<2>(t, rows);
-    else multiply_rows<1>(t, rows);
+// Groups of 32 would fill half a register; they stay with vectors.
+int least_rows(int bits, bool grouped) { return grouped ? 1 << 30 : bits <= 4 ? 5 : 9; }
+
+// As few tiles as possible, all of one height: the last one overlaps the one before it.
+int height(int rows, bool) {
+    const int tiles = (rows + 2 * kRows - 1) / (2 * kRows);
+    return (rows + tiles - 1) / tiles;
 }
 
-// Linux hands out the registers to processes that ask.
-bool permitted() {
-    constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-}
+constexpr MatrixTiles kMatrix = {2 * kRows, least_rows, height, 32, begin, end, multiply, finish};
 
-bool has_tiles() {
-    constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    return (d & kTile) && (d & kInt8) && permitted();
-}
+bool supported() { return kernels_avx512vnni().supported() && may_use_amx_int8(); }
 
-bool supported() {
-    static int known = 0;  // 1: no, 2: yes; every thread finds the same
-    int answer = __atomic_load_n(&known, __ATOMIC_RELAXED);
-    if (answer == 0) {
-        const bool vectors = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-        answer = vectors && has_tiles() ? 2 : 1;
-        __atomic_store_n(&known, answer, __ATOMIC_RELAXED);
-    }
-    return answer == 2;
-}
-
-constexpr Kernels make_table() {
-    Kernels table = make_kernels<Vnni>("amx", supported);
-    table.heights = heights;
-    table.panel_tile = tile_rows;
+Kernels make_table() {
+    Kernels table = kernels_avx512vnni();
+    table.name = "amx";
+    table.supported = supported;
+    table.matrix = &kMatrix;
     return table;
 }
 
-constexpr Kernels kTable = make_table();
-
 }  // namespace
 
-const Kernels& kernels_amx() { return kTable; }
+const Kernels& kernels_amx() {
+    static const Kernels table = make_table();
+    return table;
+}
 
 }  // namespace bitvox

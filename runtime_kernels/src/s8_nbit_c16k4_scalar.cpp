@@ -74,7 +74,7 @@ void panel_tile(const Tile& t, int, int rows, int blocks) {
 }
 
 bool supported() { return true; }
-Heights heights(int, bool) { return {0, 8}; }
+Heights heights(int, bool) { return {0, kMaxRows}; }
 int panel_bytes(int) { return 1; }
 int code_bias(int) { return 0; }
 

@@ -10,14 +10,6 @@
 namespace bitvox {
 namespace {
 
-// Calls body(Index<n>) for the n in begin..end-1 that equals `value`.
-template <int begin, int end, class Body>
-BITVOX_INLINE void choose(int value, Body&& body) {
-    unroll<begin, end>([&](auto n) {
-        if (n == value) body(n);
-    });
-}
-
 template <class V, int bits, int tallest, int blocks, template <class, int, int, int> class Source>
 BITVOX_INLINE void run_plain(const Tile& t, int rows) {
     choose<1, tallest + 1>(rows, [&](auto r) { tile<V, bits, r, blocks, Source>(t); });

@@ -23,6 +23,14 @@ BITVOX_INLINE void unroll(Body&& body) {
     }
 }
 
+// Calls body(Index<n>) for the n in begin..end-1 that equals `value`.
+template <int begin, int end, class Body>
+BITVOX_INLINE void choose(int value, Body&& body) {
+    unroll<begin, end>([&](auto n) {
+        if (n == value) body(n);
+    });
+}
+
 // No instruction. Loads through the pointer stay behind this point: without it the compiler pulls those of
 // later quads up through an unrolled loop until registers run out.
 BITVOX_INLINE void keep_order(const uint8_t*& pointer) { asm volatile("" : "+r"(pointer)); }

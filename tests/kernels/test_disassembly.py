@@ -63,7 +63,7 @@ def tiles(disassembly: str) -> dict[str, list[Instruction]]:
     return {
         name: body
         for name, body in functions(disassembly)
-        if re.match(r"void (grouped_)?(matrix_)?tile<", name)
+        if re.match(r"void (grouped_)?((matrix_)?tile|multiply_(packed|panel))<", name)
     }
 
 

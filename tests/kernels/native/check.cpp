@@ -63,7 +63,7 @@ void compare_linear(Random& random, const LinearCase& c, nbit_pool* pool) {
 }
 
 void agree_linear(Random& random, nbit_pool* pool) {
-    const int depths[] = {32, 64, 96, 128, 7, 33, 200, 256};
+    const int depths[] = {32, 64, 96, 128, 7, 33, 200, 256, 1050, 2200};
     const int widths[] = {1, 16, 17, 33, 48, 64, 70, 96, 130};
     const int groups[] = {0, 32, 64, 128};
     for (int bits = 2; bits <= 8; ++bits) {
@@ -71,7 +71,7 @@ void agree_linear(Random& random, nbit_pool* pool) {
             const int rows = step <= 20 ? step : 16 * (step - 19) + int(random.below(3)) - 1;
             for (const int group : groups) {
                 LinearCase c{};
-                c.shape = {bits, widths[random.below(9)], depths[random.below(8)], group,
+                c.shape = {bits, widths[random.below(9)], depths[random.below(10)], group,
                            1,    random.below(2),         random.below(2)};
                 if (group) c.shape.depth = group * (1 + random.below(3));
                 c.rows = rows;
