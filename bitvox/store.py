@@ -1,5 +1,4 @@
-"""Finished intermediate results on disk, keyed by what they were made from, so that an interrupted run
-resumes."""
+"""Finished results on disk, keyed by what they were made from, so that an interrupted run resumes."""
 
 from __future__ import annotations
 

@@ -53,8 +53,7 @@ def load_model(name: str | Path) -> SpeechModel:
 
 
 def resolve_checkpoint(name: str) -> Path:
-    """Folder that holds the files of the checkpoint called `name`; downloads a hub id where there is a
-    network."""
+    """Folder of the files of the checkpoint called `name`; a hub id is downloaded where that can be done."""
     if name in REFERENCE_MODELS:
         return Path(str(files("bitvox") / "assets" / name))
     path = Path(name).expanduser()

@@ -1,5 +1,4 @@
-"""Trace a prepared model with every site as one opaque operator, so that exporters decide how a site is
-computed.
+"""Trace a prepared model with every site as one opaque operator: exporters decide how it is computed.
 
 The traced program holds no site weight: a site is `bitvox::linear_site(x, index, …)` or
 `bitvox::conv1d_site(x, index, …)`, `index` counting `SpeechModel.sites`. Everything else (norms, attention,

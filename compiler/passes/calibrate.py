@@ -187,8 +187,7 @@ def _frames(site: Site) -> int:
 def _back_propagate_sampled_labels(
     module: torch.nn.Module, features: Tensor, generator: torch.Generator
 ) -> None:
-    """Send the gradient of the cross entropy against sampled labels through the sites; hooks keep what they
-    need.
+    """Send the gradient of the cross entropy against sampled labels through the sites, to their hooks.
 
     Only the path to the input is differentiated, so that no weight gradient is ever computed or stored.
     """

@@ -1,5 +1,4 @@
-"""Packing against its specification: every width, odd sizes, extreme codes, and a header that refuses
-nonsense."""
+"""Packing against its specification: every width, odd sizes, extreme codes, headers that refuse nonsense."""
 
 from __future__ import annotations
 
