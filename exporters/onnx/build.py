@@ -11,6 +11,7 @@ import onnx_ir as ir
 from bitvox.compiler.lowering.packed import PackedModel
 from bitvox.exporters.onnx.data_file import DATA_FILE, DataWriter
 from bitvox.exporters.onnx.forms import SiteValues, SiteWriter
+from bitvox.exporters.onnx.norms import fuse_norms, is_exact_gelu, sole_reader
 from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
 from bitvox.exporters.onnx.standard import needed_versions
 from bitvox.exporters.onnx.weights import GraphWriter, float_constant, is_half
@@ -47,6 +48,8 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
         folder: Existing folder.
     """
     model = load_skeleton(skeleton)
+    if packed.plan.kernels == "packed":
+        fuse_norms(model)
     with (folder / DATA_FILE).open("wb") as stream:
         data = DataWriter(model.graph, stream, folder, packed.plan.storage, packed.plan.kernels)
         sites = _write_sites(model.graph, packed, data)
@@ -67,7 +70,7 @@ def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict
     sites = {}
     writer = GraphWriter(graph, prefix="q")
     site_writer = SiteWriter(writer)
-    for node in [node for node in graph if node.domain == DOMAIN]:
+    for node in [node for node in graph if node.domain == DOMAIN and "index" in node.attributes]:
         index = node.attributes["index"].as_int()
         stored = packed.sites[index]
         x = node.inputs[0]
@@ -85,12 +88,8 @@ def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict
 
 def _gelu_after(node: ir.Node) -> ir.Node | None:
     """The exact GELU that alone reads a site's output, if there is one."""
-    uses = tuple(node.outputs[0].uses())
-    if len(uses) != 1 or node.outputs[0].is_graph_output():
-        return None
-    reader = uses[0].node
-    exact = reader.attributes.get_string("approximate", "none") == "none"
-    return reader if (reader.domain, reader.op_type) == ("", "Gelu") and exact else None
+    reader = sole_reader(node)
+    return reader if reader is not None and is_exact_gelu(reader) else None
 
 
 def _replace(graph: ir.Graph, old: list[ir.Node], nodes: list[ir.Node], output: ir.Value) -> None:

@@ -19,6 +19,8 @@ from bitvox.exporters.onnx.resident import resident_weight
 from bitvox.runtime_kernels import reference
 from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 
+_FETCHED = Path(__file__).parents[2] / "build" / "onnxruntime-headers" / "include"
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -26,11 +28,11 @@ def require_library() -> None:
     """Skip where the library could not be built; fail where it should have been."""
     if library_path().is_file():
         return
-    if "ONNXRUNTIME_INCLUDE_DIR" in os.environ:
+    if "ONNXRUNTIME_INCLUDE_DIR" in os.environ or _FETCHED.is_dir():
         pytest.fail(f"{library_path()}: not built although there are headers; see the output of pip install")
     pytest.skip(
         "operator library not built: no ONNX Runtime headers "
-        "(runtime_kernels/adapters/onnxruntime/fetch_headers.sh FOLDER, then ONNXRUNTIME_INCLUDE_DIR)"
+        "(run runtime_kernels/adapters/onnxruntime/fetch_headers.sh, then install bitvox again)"
     )
 
 
@@ -144,13 +146,22 @@ def save_model(
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", "weight.bin"), ("offset", str(offset)), ("length", str(weight.nbytes))):
         tensor.external_data.add(key=key, value=value)
+    return _save(folder, node, [tensor, numpy_helper.from_array(bias, "b")])
+
+
+def save_graph(folder: Path, node: onnx.NodeProto, constants: dict[str, FloatArray]) -> Path:
+    """Write `model.onnx` of one node from x to y, with constants."""
+    return _save(folder, node, [numpy_helper.from_array(array, name) for name, array in constants.items()])
+
+
+def _save(folder: Path, node: onnx.NodeProto, initializers: list[TensorProto]) -> Path:
     any_shape = [None, None, None]
     graph = helper.make_graph(
         [node],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, any_shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [tensor, numpy_helper.from_array(bias, "b")],
+        initializers,
     )
     imports = [helper.make_opsetid("", 20), helper.make_opsetid("bitvox", 1)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=10)

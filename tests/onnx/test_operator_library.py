@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from library_models import Layer, random_input, random_layer, require_library, save_model
+import torch
+from library_models import Layer, random_input, random_layer, require_library, save_graph, save_model
+from onnx import helper
 
 from bitvox import session_options
 from bitvox.compiler.passes.plan import WIDTHS
@@ -151,6 +153,30 @@ def test_a_convolution_refuses_a_bias_of_another_length(tmp_path: Path) -> None:
     session = open_model(save_model(tmp_path, layer.node(), layer.packed, layer.bias[:-1]))
     with pytest.raises(Exception, match=r"bias of shape \[23\]; \[24\] is needed"):
         session.run(None, {"x": random_input(layer)})
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_the_norm_is_torchs_group_norm_with_a_group_per_channel(tmp_path: Path, gelu: bool) -> None:
+    generator = np.random.default_rng(0)
+    x = (3 + generator.standard_normal((2, 24, 1001)) * np.logspace(-2, 2, 24)[:, None]).astype(np.float32)
+    norm = torch.nn.GroupNorm(24, 24)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    with torch.inference_mode():
+        expected = norm.double()(torch.from_numpy(x).double())
+        expected = torch.nn.functional.gelu(expected) if gelu else expected
+    node = helper.make_node(
+        "InstanceNorm1d",
+        ["x", "s", "b"],
+        ["y"],
+        domain="bitvox",
+        epsilon=norm.eps,
+        activation="gelu" if gelu else "none",
+    )
+    constants = {"s": norm.weight.detach().float().numpy(), "b": norm.bias.detach().float().numpy()}
+    for num_threads in (1, 2):
+        (y,) = open_model(save_graph(tmp_path, node, constants), num_threads).run(None, {"x": x})
+        np.testing.assert_allclose(y, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_library_says_which_instructions_it_uses() -> None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Unpack ONNX Runtime's C headers into a folder, without installing anything: fetch_headers.sh FOLDER
+# Unpack ONNX Runtime's C headers into a folder, without installing anything: fetch_headers.sh [FOLDER]
 #
+# The folder is build/onnxruntime-headers of this checkout unless another is named; CMake looks there.
 # The runtime's Python wheel has no headers. Debian packages them, from trixie on; an older Debian takes that
 # one package from the mirror that its own apt sources name, checked by the archive keys it already trusts.
 set -euo pipefail
@@ -9,12 +10,13 @@ package=libonnxruntime-dev
 newer=trixie
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 
-if [ $# != 1 ]; then
-  echo "usage: fetch_headers.sh FOLDER" >&2
+if [ $# -gt 1 ]; then
+  echo "usage: fetch_headers.sh [FOLDER]" >&2
   exit 2
 fi
-mkdir -p "$1"
-folder=$(cd "$1" && pwd)
+folder=${1:-$(dirname "$0")/../../../build/onnxruntime-headers}
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
 if [ -e "$folder/include/onnxruntime_c_api.h" ]; then
   exit 0
 fi

@@ -9,12 +9,6 @@ std::string describe(const NodeInfo& node, const char* op_type) {
     return std::string("bitvox:") + op_type + " with weight '" + node.input_name(1) + "'";
 }
 
-nbit_activation read_activation(const std::string& name, const std::string& who) {
-    if (name == "none") return NBIT_ACTIVATION_NONE;
-    if (name == "gelu") return NBIT_ACTIVATION_GELU;
-    throw Error(ORT_INVALID_ARGUMENT, who + ": activation '" + name + "'; use none or gelu");
-}
-
 // A whole number kept as a float, whose size in a file does not depend on its value.
 int32_t read_zero(float value, const std::string& who) {
     if (value >= -128 && value <= 127 && value == std::floor(value)) return int32_t(value);
@@ -48,6 +42,12 @@ const float* Layer::bias(const Run& run) const {
 
 void Layer::refuse(const std::string& what) const {
     throw Error(ORT_INVALID_ARGUMENT, who_ + ": " + what);
+}
+
+nbit_activation read_activation(const std::string& name, const std::string& who) {
+    if (name == "none") return NBIT_ACTIVATION_NONE;
+    if (name == "gelu") return NBIT_ACTIVATION_GELU;
+    throw Error(ORT_INVALID_ARGUMENT, who + ": activation '" + name + "'; use none or gelu");
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {

@@ -14,7 +14,7 @@ from bitvox.runtime_kernels import _native  # type: ignore[attr-defined]
 
 LIBRARY_NAME = "libbitvox_onnxruntime.so"
 DOMAIN = "bitvox"
-OPERATORS = (f"{DOMAIN}:NBitConv1d", f"{DOMAIN}:NBitLinear")
+OPERATORS = tuple(f"{DOMAIN}:{name}" for name in ("InstanceNorm1d", "NBitConv1d", "NBitLinear"))
 
 # A library that registers operators cannot see the session's thread count: it is told by this entry.
 _THREADS_ENTRY = "bitvox.intra_op_num_threads"
@@ -36,7 +36,7 @@ def require_library() -> Path:
     if not path.is_file():
         raise InputError(
             f"{path}: missing; packed kernels need the operators in it: install bitvox again with "
-            "ONNXRUNTIME_INCLUDE_DIR set to ONNX Runtime's C headers"
+            "ONNXRUNTIME_INCLUDE_DIR naming the folder of ONNX Runtime's C headers"
         )
     return path
 

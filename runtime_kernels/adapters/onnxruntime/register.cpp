@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 
+#include "instance_norm.h"
 #include "nbit_conv1d.h"
 #include "nbit_linear.h"
 
@@ -37,12 +38,10 @@ struct Operator : OrtCustomOp {
         version = ORT_API_VERSION;
         GetName = [](const OrtCustomOp*) { return Kernel::kName; };
         GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-        GetInputTypeCount = [](const OrtCustomOp*) { return size_t(3); };
-        GetInputType = [](const OrtCustomOp*, size_t index) {
-            return index == 1 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-        };
+        GetInputTypeCount = [](const OrtCustomOp*) { return Kernel::kInputs; };
+        GetInputType = [](const OrtCustomOp*, size_t index) { return Kernel::input_type(index); };
         GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
-            return index == 2 ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+            return Kernel::optional(index) ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
         };
         GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
         GetOutputTypeCount = [](const OrtCustomOp*) { return size_t(1); };
@@ -76,12 +75,15 @@ struct Registry {
     Threads threads;
     Operator<NBitLinear> linear;
     Operator<NBitConv1d> conv1d;
+    Operator<InstanceNorm1d> norm;
     OrtCustomOpDomain* domain = nullptr;
 
-    Registry(const OrtApi& api, int count) : threads(count), linear(api, threads), conv1d(api, threads) {
+    Registry(const OrtApi& api, int count)
+        : threads(count), linear(api, threads), conv1d(api, threads), norm(api, threads) {
         require(api, api.CreateCustomOpDomain(kDomain, &domain));
         require(api, api.CustomOpDomain_Add(domain, &linear));
         require(api, api.CustomOpDomain_Add(domain, &conv1d));
+        require(api, api.CustomOpDomain_Add(domain, &norm));
     }
 };
 
