@@ -102,7 +102,7 @@ def _same_channels(before: ir.Node, scale: ir.Value, bias: ir.Value) -> bool:
 
 
 def _array(value: ir.Value | None) -> np.ndarray | None:
-    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+    return None if value is None or value.const_value is None else np.asarray(value.const_value.numpy())
 
 
 def _flat(value: ir.Value) -> ir.Value:
@@ -110,5 +110,5 @@ def _flat(value: ir.Value) -> ir.Value:
     array = _array(value)
     assert array is not None
     flat = ir.tensor(np.ascontiguousarray(array.reshape(-1)), name=value.name)
-    value.const_value, value.shape = flat, ir.Shape(flat.shape)
+    value.const_value, value.shape = flat, ir.Shape([array.size])
     return value
