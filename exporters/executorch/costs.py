@@ -6,7 +6,7 @@ import copy
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.passes.plan import Activations, Granularity, Kernels
-from bitvox.exporters.executorch.program import ALIGNMENT
+from bitvox.exporters.executorch.program import ALIGNMENT, PackedConstant, placeholder
 from bitvox.exporters.executorch.skeleton import shipped_program, usual_forms
 from bitvox.exporters.executorch.stock import stored_form
 from bitvox.exporters.onnx.resident import aligned, resident_bytes
@@ -22,8 +22,11 @@ class ExecutorchCosts:
     def __init__(self, model: SpeechModel, skeleton: bytes, kernels: Kernels) -> None:
         self._kernels: Kernels = kernels
         forms = usual_forms(model)
-        program = shipped_program(skeleton, forms)
-        placeholders = ALIGNMENT * sum(form.is_operator for form in forms)
+        waiting = {
+            index: PackedConstant(placeholder(index)) for index, form in enumerate(forms) if form.is_operator
+        }
+        program = shipped_program(skeleton, forms).filled(waiting)
+        placeholders = ALIGNMENT * len(waiting)
         in_program = sum(4 * form.weight.size for form in forms if form.weight is not None)
         self.fixed = len(program.to_bytes()) - placeholders - in_program
 

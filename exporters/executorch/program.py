@@ -15,6 +15,8 @@ from typing import Any
 from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary, serialize_pte_binary
 from executorch.exir.schema import Double, EValue, ExecutionPlan, Int, KernelCall, Tensor
 
+from bitvox.exporters.executorch.compact import compacted
+
 # Packed weights are computed on where they lie; their kernels read whole cache lines.
 ALIGNMENT = 64
 
@@ -89,7 +91,9 @@ class Program:
             type(buffer)(storage=constants[site_at[position]].weight) if position in site_at else buffer
             for position, buffer in enumerate(program.constant_buffer)
         ]
-        program.execution_plan = [_filled(plan, site_at, constants) for plan in program.execution_plan]
+        program.execution_plan = [
+            compacted(_filled(plan, site_at, constants)) for plan in program.execution_plan
+        ]
         return Program(file)
 
 

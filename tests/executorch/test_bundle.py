@@ -22,10 +22,12 @@ pytest.importorskip("executorch", reason="the extra 'executorch' is not installe
 if not library.library_path().is_file():
     pytest.skip(f"{library.library_path()} is not built", allow_module_level=True)
 
+from executorch.exir.schema import Double, Int, String
+
 from bitvox.exporters.executorch import exporter, session
 from bitvox.exporters.executorch.audit import DELEGATE
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, MARGIN_SECONDS, windows
-from bitvox.exporters.executorch.program import Program
+from bitvox.exporters.executorch.program import Program, kernel_calls
 from bitvox.exporters.executorch.skeleton import traced_skeleton
 from bitvox.exporters.onnx.resident import resident_weight
 from support import noise_clips
@@ -91,6 +93,18 @@ def test_packed_weights_are_in_the_file_once(compiled: bitvox.CompileReport, mod
     assert {"bitvox::linear.out", "bitvox::conv1d.out", DELEGATE} <= set(manifest.operators)
     assert set(manifest.operators) == set(Program.read(content).operators)
     assert manifest.lengths == LENGTH_SECONDS
+
+
+def test_equal_constants_are_in_a_method_once(compiled: bitvox.CompileReport) -> None:
+    for plan in Program.read((compiled.out / MODEL).read_bytes()).file.program.execution_plan:
+        calls = [call.args for _, call in kernel_calls(plan)]
+        written = {arguments[-1] for arguments in calls}
+        constants = [
+            repr(value.val)
+            for position, value in enumerate(plan.values)
+            if isinstance(value.val, Int | Double | String) and position not in written
+        ]
+        assert len(constants) == len(set(constants))
 
 
 def test_logits_are_those_of_the_quantised_model_at_any_length(
@@ -204,9 +218,10 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 
 def test_a_program_of_another_kind_is_refused(copy: Path) -> None:
     program = Program.read((copy / MODEL).read_bytes())
-    program.file.program.execution_plan = program.file.program.execution_plan[:1]
+    for plan in program.file.program.execution_plan:
+        plan.name = plan.name.replace("forward_", "run_")
     (copy / MODEL).write_bytes(program.to_bytes())
-    with pytest.raises(bitvox.InputError, match=r"model\.pte: ExecuTorch refuses it"):
+    with pytest.raises(bitvox.InputError, match=r"model\.pte: has methods"):
         open_session("executorch", copy, 1)
 
 
