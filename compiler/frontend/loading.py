@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -71,6 +72,8 @@ def resolve_checkpoint(name: str) -> Path:
 def _download(hub_id: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
+    # What it has to say of a failed request is in the one line below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         names = HfApi().list_repo_files(hub_id)
         weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
@@ -133,6 +135,19 @@ def fails(folder: Path | str) -> str:
 def test_no_such_checkpoint(tmp_path: Path) -> None:
     assert "no such folder" in fails(tmp_path / "nowhere")
     assert "no such folder" in fails("not a name")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(api: HfApi, repository: str) -> list[str]:
+        logging.getLogger("huggingface_hub.utils").warning("thrown while requesting")
+        raise OSError("no network")
+
+    monkeypatch.setattr(HfApi, "list_repo_files", unreachable)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "neither a folder here nor to be had from the hub (no network)" in fails("nobody/nothing-here-xyz")
+    assert not [record for record in caplog.records if record.name.startswith("huggingface_hub")]
 
 
 def test_a_file_is_not_a_checkpoint(copy: Path) -> None:
