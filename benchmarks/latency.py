@@ -91,6 +91,7 @@ class BenchReport:
         time_ratio: Steady time of the bundle over that of full precision, round by round; above 1 it is
             slower.
         empty_runtime: Peak memory of a process that loads nothing, in bytes; it is subtracted.
+        isa: Instruction set that bitvox's own kernels took, None for a bundle that needs only the runtime's.
         machine: CPU, its telling flags, system and load when the measurement began.
         versions: Of what ran.
         method: How it was measured, in words.
@@ -103,6 +104,7 @@ class BenchReport:
     full_precision: Measured | None
     time_ratio: Spread | None
     empty_runtime: int | None
+    isa: str | None
     machine: dict[str, str]
     versions: dict[str, str]
     method: str
@@ -155,6 +157,7 @@ def bench(
         full_precision=measured[1] if full_precision else None,
         time_ratio=Spread.of(times[:, 0] / times[:, 1]) if full_precision else None,
         empty_runtime=empty.peak,
+        isa=_isa(bundle),
         machine=machine_here,
         versions={name: version(name) for name in packages},
         method=(
@@ -163,6 +166,15 @@ def bench(
             "seeded noise as audio; features and decoding not counted"
         ),
     )
+
+
+def _isa(bundle: Bundle) -> str | None:
+    """The path that bitvox's kernels take on this CPU, where the bundle runs any of them."""
+    if bundle.manifest.quant_plan(str(bundle.folder)).kernels != "packed":
+        return None
+    from bitvox.runtime_kernels import isa
+
+    return isa()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ python -m bitvox.benchmarks.experiments.readme
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bitvox.benchmarks.demo import HEADER, Row, cells
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
@@ -14,6 +16,7 @@ from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
 from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, write_text
 from bitvox.benchmarks.experiments.supported import supported_table
 from bitvox.benchmarks.experiments.tables import count, percent, points, table
+from bitvox.benchmarks.kernels.report import recorded
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 README = REPOSITORY / "README.md"
@@ -33,6 +36,8 @@ def blocks(results: Path) -> dict[str, str]:
     found = {"families": supported_table()}
     if (results / "demo.json").exists():
         found["demo"] = _demo(json.loads((results / "demo.json").read_text(encoding="utf-8")))
+    if machines := recorded(results):
+        found["kernels"] = "\n\n".join(_kernels(machine) for machine in machines)
     parts = []
     if (results / "real_speech.json").exists():
         parts.append(_speech(read_document(results / "real_speech.json", SpeechDocument)))
@@ -53,6 +58,34 @@ def _demo(record: dict[str, object]) -> str:
         "words of the full-precision transcripts that the bundle writes too. time / fp32: one thread, median "
         f"of interleaved runs and quartiles, {machine['cpu']}. The voices are synthetic (espeak-ng)."
     )
+
+
+KERNEL_ROWS = ((768, 3072, 50), (768, 3072, 250), (768, 3072, 1))
+KERNEL_PEERS = ("ort int8", "torch int8", "xnn int8", "xnn 4", "ort 4 g128")
+
+
+def _kernels(machine: dict[str, Any]) -> str:
+    """A few rows of one machine: ours, the fastest peer of 4 or 8 bits, float32; and how the goals went."""
+    rows = {(row["k"], row["n"], row["m"]): row["us"] for row in machine["linear"]}
+    lines = []
+    for shape in KERNEL_ROWS:
+        us = rows[shape]
+        peer = min(KERNEL_PEERS, key=lambda name: min(us[name]))
+        times = [_microseconds(us[f"ours {bits}"]) for bits in (2, 3, 4, 6, 8)]
+        lines.append([shape[2], *times, f"{_microseconds(us[peer])} ({peer})", _microseconds(us["ort fp32"])])
+    met = sum(goal["met"] for goal in machine["goals"])
+    about = machine["machine"]
+    widths = [f"{bits} bits" for bits in (2, 3, 4, 6, 8)]
+    return (
+        f"{about['cpu']}, path {about['path']}: microseconds of a linear from 768 to 3072 on one thread, "
+        f"quantisation of the activations included; {met} of {len(machine['goals'])} goals met "
+        "([all rows, and what was missed by how much](benchmarks/results/kernels.md)):\n\n"
+        f"{table(['rows', *widths, 'fastest of the peers at 4 and 8 bits', 'ORT float32'], lines)}"
+    )
+
+
+def _microseconds(rounds: Sequence[float]) -> str:
+    return f"{min(rounds):.0f}"
 
 
 def _speech(document: SpeechDocument) -> str:

@@ -1,4 +1,4 @@
-"""`python -m bitvox.benchmarks.kernels`: measure everything, write the JSON and the table."""
+"""`python -m bitvox.benchmarks.kernels`: measure everything here, add it to the page of all machines."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bitvox.benchmarks.kernels import report, suites
 
 
 def main() -> int:
-    """Run the suites and write `kernels.json` and `kernels.md`."""
+    """Run the suites, write this machine's JSON into `kernels/`, and `kernels.md` from all that lie there."""
     parser = argparse.ArgumentParser(prog="python -m bitvox.benchmarks.kernels", description=main.__doc__)
     parser.add_argument(
-        "--out", type=Path, default=Path("benchmarks/results"), help="folder of the two files"
+        "--out", type=Path, default=Path("benchmarks/results"), help="folder of `kernels/` and the page"
     )
     parser.add_argument("--seconds", type=float, default=2.5, help="time for each shape, about")
     arguments = parser.parse_args()
     results = suites.run_all(arguments.seconds, lambda line: print(line, file=sys.stderr, flush=True))
-    arguments.out.mkdir(parents=True, exist_ok=True)
     report.write(results, arguments.out)
+    report.write_page(arguments.out)
     return 0
 
 

@@ -38,6 +38,30 @@ __attribute__((target("avx512f,avx512vnni"))) double vnni_peak() {
     return 16.0 * kRounds * 128 / seconds;
 }
 
+// Operations per second of matrix registers alone: four sums, 16 rows by 16 columns by 64 deep. The system must
+// have granted the registers.
+__attribute__((target("amx-tile,amx-int8"))) double amx_peak() {
+    constexpr int kRounds = 20000;
+    struct alignas(64) {
+        uint8_t palette = 1, start_row = 0, reserved[14] = {};
+        uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } config;
+    asm volatile("" : : "r"(&config) : "memory");
+    _tile_loadconfig(&config);
+    const double start = thread_seconds();
+    for (int i = 0; i < kRounds; ++i) {
+        _tile_dpbsud(0, 4, 6);
+        _tile_dpbsud(1, 4, 7);
+        _tile_dpbsud(2, 5, 6);
+        _tile_dpbsud(3, 5, 7);
+    }
+    _tile_zero(0);
+    const double seconds = thread_seconds() - start;
+    _tile_release();
+    return 4.0 * kRounds * 2 * 16 * 16 * 64 / seconds;
+}
+
 // Bytes per second of one thread that reads a buffer once, in order.
 __attribute__((target("avx512f"))) double read_bandwidth(const uint8_t* data, size_t bytes) {
     __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;

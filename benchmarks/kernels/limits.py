@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
+
+import bitvox.runtime_kernels as rk
 
 
 class Limits:
@@ -20,12 +23,28 @@ class Limits:
         subprocess.run(["g++", "-O2", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
         self._library = ctypes.CDLL(str(library))
         self._library.vnni_peak.restype = ctypes.c_double
+        self._library.amx_peak.restype = ctypes.c_double
         self._library.read_bandwidth.restype = ctypes.c_double
         self._buffer = np.ones(256 << 20, np.uint8)
 
     def vnni_peak(self) -> float:
         """Operations per second (two per multiply-add) of one core's 8-bit dot products; the best of five."""
         return max(float(self._library.vnni_peak()) for _ in range(5))
+
+    def amx_peak(self) -> float | None:
+        """The same of its matrix registers; None where the kernels cannot use them."""
+        if "amx" not in rk.available_isas():
+            return None
+        return max(float(self._library.amx_peak()) for _ in range(5))
+
+    def busy(self, threads: int) -> None:
+        """The loop of `vnni_peak` on so many threads at once: what a second core gives to anything at all."""
+        others = [threading.Thread(target=self._library.vnni_peak) for _ in range(threads - 1)]
+        for other in others:
+            other.start()
+        self._library.vnni_peak()
+        for other in others:
+            other.join()
 
     def read_bandwidth(self) -> float:
         """Bytes per second of one core reading 256 MB; the best of five."""

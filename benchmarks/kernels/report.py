@@ -1,14 +1,15 @@
-"""From measurements to two files: every number as JSON, and what they mean as a Markdown page."""
+"""From measurements to files: every number of a machine as JSON, and what all of them mean as one page."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitvox.benchmarks.kernels.goals import check
+from bitvox.benchmarks.kernels.goals import check, peak_of
 from bitvox.benchmarks.kernels.timing import Timing, ratio
 
 Results = dict[str, Any]
@@ -26,55 +27,74 @@ PEERS = (
 )
 
 
-def write(results: Results, folder: Path) -> None:
-    """Write `kernels.json` and `kernels.md` into the folder."""
+def write(results: Results, folder: Path) -> Path:
+    """Write `kernels/<machine>.json` into the folder; each CPU and path has a file of its own."""
     results["goals"] = [goal.as_json() for goal in check(results)]
     results["ratios"] = _ratios(results)
-    (folder / "kernels.json").write_text(json.dumps(_rounded(results), indent=1) + "\n")
-    (folder / "kernels.md").write_text(page(results))
-
-
-def page(results: Results) -> str:
-    """The Markdown page."""
     machine = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    name = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['path']}".lower()).strip("-")
+    path = folder / "kernels" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(results), indent=1) + "\n")
+    return path
+
+
+def recorded(folder: Path) -> list[Results]:
+    """What the files in `kernels/` hold, by name."""
+    return [json.loads(path.read_text()) for path in sorted((folder / "kernels").glob("*.json"))]
+
+
+def write_page(folder: Path) -> None:
+    """Write `kernels.md` from every machine's file."""
     lines = [
         "# Kernels against peers",
-        "",
-        f"{machine['cpu']}, path {machine['path']}; {versions}.",
-        f"Measured limits of one core: {results['vnni_peak_gops']:.0f} GOPS of 8-bit dot products,"
-        f" {results['read_bandwidth_gbs']:.1f} GB/s of reading.",
         "",
         "One thread and CPU time unless a table says otherwise; methods interleaved in one process, each"
         " after an untimed call. Times are the least over the rounds in microseconds, less what the call"
         " costs on a tiny layer; ratios are medians over rounds, with quartiles. Quantisation is included.",
         "",
-        "## Goals",
+    ]
+    for results in recorded(folder):
+        lines += _section(results)
+    (folder / "kernels.md").write_text("\n".join(lines))
+
+
+def _section(results: Results) -> list[str]:
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    matrix = f" ({results['amx_peak_gops']:.0f} by matrix registers)" if "amx_peak_gops" in results else ""
+    return [
+        f"## {machine['cpu']}, path {machine['path']}",
+        "",
+        f"{versions}.",
+        f"Measured limits of one core: {results['vnni_peak_gops']:.0f} GOPS of 8-bit dot products{matrix},"
+        f" {results['read_bandwidth_gbs']:.1f} GB/s of reading.",
+        "",
+        "### Goals",
         "",
         *_table(("goal", "wanted", "measured", "at", "met"), (goal.cells() for goal in check(results))),
         "",
-        "## Linear, one scale per output (`g32`: per 32 inputs)",
+        "### Linear, one scale per output (`g32`: per 32 inputs)",
         "",
         *_linear_table(results),
         "",
-        "## Share of the 8-bit dot-product peak, best round",
+        "### Share of the 8-bit peak, best round",
         "",
         *_peak_table(results),
         "",
-        "## Conv1d",
+        "### Conv1d",
         "",
         *_conv_table(results),
         "",
-        "## One row streaming through 48 layers of 768 x 3072, microseconds per layer",
+        "### One row streaming through 48 layers of 768 x 3072, microseconds per layer",
         "",
         *_streaming_table(results),
         "",
-        "## AVX2 alone, and two threads (wall time)",
+        "### AVX2 alone, and two threads (wall time)",
         "",
         *_other_tables(results),
         "",
     ]
-    return "\n".join(lines)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -110,7 +130,7 @@ def _peak_table(results: Results) -> list[str]:
 
     def share(row: Results, name: str) -> str:
         operations = 2e-3 * row["k"] * row["n"] * row["m"]
-        return f"{100 * operations / min(row['us'][name]) / results['vnni_peak_gops']:.0f} %"
+        return f"{100 * operations / min(row['us'][name]) / peak_of(results):.0f} %"
 
     rows = (row for row in results["linear"] if row["m"] >= 50)
     return _table(
@@ -162,9 +182,10 @@ def _other_tables(results: Results) -> list[str]:
         ("AVX2, K x N, M", *names),
         ((_shape(row), *(_least(row["us"][name]) for name in names)) for row in results["avx2"]),
     )
-    names = [
-        f"{method} x{threads}" for method in ("ours 2", "ours 4", "ours 8", "ort int8") for threads in (1, 2)
-    ]
+    methods = ["ours 2", "ours 4", "ours 8", "ort int8"]
+    if all("limit x2" in row["us"] for row in results["threads"]):
+        methods.append("limit")  # the same loop on one core and on two
+    names = [f"{method} x{threads}" for method in methods for threads in (1, 2)]
     threads = _table(
         ("threads, K x N, M", *names),
         ((_shape(row), *(_least(row["us"][name]) for name in names)) for row in results["threads"]),

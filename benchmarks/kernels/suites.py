@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import time
@@ -50,6 +51,8 @@ def run_all(seconds: float, say: Say) -> Results:
         "vnni_peak_gops": limits.vnni_peak() / 1e9,
         "read_bandwidth_gbs": limits.read_bandwidth() / 1e9,
     }
+    if matrix := limits.amx_peak():
+        results["amx_peak_gops"] = matrix / 1e9
     say(f"peak {results['vnni_peak_gops']:.0f} GOPS, reading {results['read_bandwidth_gbs']:.1f} GB/s")
     overhead = _overheads(seconds)
     results["overhead_us"] = overhead
@@ -57,7 +60,8 @@ def run_all(seconds: float, say: Say) -> Results:
     results["conv1d"] = [_conv_row(shape, seconds, say) for shape in CONVS]
     results["avx2"] = [_avx2_row(k, n, 50, seconds, say) for k, n in ((768, 768), (768, 3072))]
     results["threads"] = [
-        _thread_row(k, n, m, seconds, say) for k, n, m in ((768, 768, 50), (768, 3072, 250))
+        _thread_row(limits, k, n, m, seconds, say)
+        for k, n, m in ((768, 768, 50), (768, 3072, 50), (768, 3072, 250), (768, 3072, 1))
     ]
     results["streaming"] = _streaming(limits, overhead, seconds, say)
     results["vnni_peak_gops_after"] = limits.vnni_peak() / 1e9
@@ -150,8 +154,8 @@ def _avx2_row(depth: int, outputs: int, rows: int, seconds: float, say: Say) -> 
     }
 
 
-def _thread_row(depth: int, outputs: int, rows: int, seconds: float, say: Say) -> Results:
-    """Wall time, because two threads use twice the CPU time."""
+def _thread_row(limits: Limits, depth: int, outputs: int, rows: int, seconds: float, say: Say) -> Results:
+    """Wall time, because two threads use twice the CPU time; `limit` tells if a second core was there."""
     x = _activations(rows, depth)
     methods: dict[str, Run] = {}
     for threads in (1, 2):
@@ -159,6 +163,7 @@ def _thread_row(depth: int, outputs: int, rows: int, seconds: float, say: Say) -
             f"ours {bits} x{threads}": ours.linear(bits, x, outputs, None, threads) for bits in (2, 4, 8)
         }
         methods[f"ort int8 x{threads}"] = onnx_peers.dynamic_int8(x, outputs, threads)
+        methods[f"limit x{threads}"] = functools.partial(limits.busy, threads)
     timings = interleaved(methods, seconds, clock=time.perf_counter)
     say(f"threads {depth}x{outputs} M={rows}")
     return {

@@ -191,7 +191,8 @@ def _bench_text(report: BenchReport) -> str:
             f"\n{ratio.median:.2f}x {word} of full precision ({ratio.low:.2f} to {ratio.high:.2f}, "
             f"{ratio.count} rounds), {report.seconds:g} s of audio, {report.num_threads} thread(s)"
         )
-    lines.append(f"{report.machine['cpu']}; load {report.machine['load']} when it began")
+    kernels = f", bitvox's kernels by {report.isa}" if report.isa else ""
+    lines.append(f"{report.machine['cpu']}{kernels}; load {report.machine['load']} when it began")
     lines.append(report.method)
     return "\n".join(lines)
 

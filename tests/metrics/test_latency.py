@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from tone_bundle import write_tone_bundle, write_tone_model
 
 from bitvox.benchmarks import latency
 from bitvox.benchmarks.latency import Spread, bench
+from bitvox.commands.judging import _bench_text
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle, folder_bytes
 from bitvox.memory import forget_peak, memory
+from bitvox.runtime_kernels import isa
 
 
 @pytest.fixture
@@ -40,12 +43,21 @@ def test_a_bundle_beside_full_precision(
         assert measured.real_time_factor == measured.steady.median / 2
         assert measured.peak_memory is not None
         assert -20e6 < measured.peak_memory < 100e6
+    assert report.isa is None
     assert report.empty_runtime is not None
     assert report.empty_runtime > 10e6
     assert {"bitvox", "onnxruntime", "numpy"} <= report.versions.keys()
     assert json.loads(report.to_json())["num_threads"] == 1
     assert [done for done, _ in steps] == list(range(len(steps)))
     assert steps[-1][0] == steps[-1][1]
+
+
+def test_a_bundle_on_packed_kernels_says_which_path_they_take(bundle: Bundle) -> None:
+    plan = bundle.manifest.plan | {"kernels": "packed"}
+    packed = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"plan": plan}))
+    report = bench(packed, seconds=1)
+    assert report.isa == isa()
+    assert f"bitvox's kernels by {isa()}" in _bench_text(report)
 
 
 def test_what_cannot_be_measured_is_refused(bundle: Bundle) -> None:
