@@ -37,7 +37,8 @@ struct Tile {
     ptrdiff_t y_stride;
 
     // Matrix tiles only.
-    int32_t* partial;  // [rows][16 * blocks]: sums of the k blocks before these, or room for them
+    int32_t* partial;  // [rows][32]: sums of the k blocks before these, or room for them
+    int32_t* stage;    // room for the sums of two groups, [2][16][16]
     bool resumes;      // `partial` holds such sums
 };
 
@@ -56,7 +57,8 @@ struct MatrixTiles {
     int depth_blocks;                           // k blocks that one tile takes at best; further ones resume
     void (*begin)(int height, int group_blocks);
     void (*end)();
-    // Leaves sums in `partial`. `unpack` fills the panel on the way; without it the panel is there already.
+    // Leaves sums in `partial`, floats where groups have scales of their own. `unpack` fills the panel on the
+    // way; without it the panel is there already.
     void (*multiply)(const Tile& tile, int bits, int rows, int blocks, bool unpack);
     // From `partial` to outputs; the caller lets other tiles multiply meanwhile.
     void (*finish)(const Tile& tile, int bits, int rows, int blocks);

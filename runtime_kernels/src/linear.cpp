@@ -10,8 +10,9 @@
 namespace bitvox {
 namespace {
 
-constexpr int kRowsPerThread = 16;          // fewer, and threads share columns instead of rows
-constexpr int64_t kBlockBytes = 512 << 10;  // quantised rows that stay in L2 beside a panel
+constexpr int kRowsPerThread = 16;              // fewer, and threads share columns instead of rows
+constexpr int64_t kBlockBytes = 512 << 10;      // quantised rows that stay in L2 beside a panel
+constexpr int64_t kMatrixBlockBytes = 1 << 20;  // CPUs with matrix registers have 2 MB of it
 constexpr float kSmallest = 0x1p-100f;
 
 struct Plan {
@@ -39,8 +40,8 @@ Buffers carve(Carver& carver, const Plan& plan) {
     return b;
 }
 
-int rows_per_block(int64_t rows, ptrdiff_t stride) {
-    int64_t most = kBlockBytes / stride / kMaxRows * kMaxRows;
+int rows_per_block(int64_t rows, ptrdiff_t stride, bool matrix) {
+    int64_t most = (matrix ? kMatrixBlockBytes : kBlockBytes) / stride / kMaxRows * kMaxRows;
     most = most < 32 ? 32 : most > 256 ? 256 : most;
     return int(ceil_div(rows, ceil_div(rows, most)));
 }
@@ -54,7 +55,7 @@ Plan make_plan(const nbit_linear_call& call, const Kernels* kernels, const Weigh
     plan.split_rows = call.rows >= int64_t(kRowsPerThread) * available;
     plan.threads = plan.split_rows || panels >= available ? available : int(panels);
     const int64_t rows = plan.split_rows ? ceil_div(call.rows, plan.threads) : call.rows;
-    plan.block_rows = rows_per_block(rows, plan.stride);
+    plan.block_rows = rows_per_block(rows, plan.stride, kernels->matrix);
     Carver carver(nullptr);
     carve(carver, plan);
     plan.thread_bytes = carver.used();

@@ -154,7 +154,8 @@ Tile part_of(const Tile& whole, int k, int blocks) {
     Tile part = whole;
     part.x += k * kBlockDepth;
     part.packed += k * whole.packed_step;
-    part.k_blocks = part.group_blocks = blocks;
+    if (whole.group_blocks == whole.k_blocks) part.group_blocks = blocks;
+    part.k_blocks = blocks;
     part.resumes = k > 0;
     return part;
 }
@@ -173,6 +174,7 @@ void run_matrix(const Layer& layer, const MatrixTiles& tiles, const Rows& rows, 
         Tile tile = whole;
         select_rows(tile, rows, first_of(row), w.groups);
         tile.partial = s.partial + row * columns_of(kMaxTileBlocks);
+        tile.stage = s.stage;
         return tile;
     };
     const auto finish = [&](int row) {
@@ -216,6 +218,7 @@ Scratch carve_scratch(Carver& carver, const Layer& layer, int rows) {
     const int tallest = matrix ? matrix->tallest : kMaxRows;
     s.y = carver.take<float>(size_t(tallest) * columns_of(kMaxTileBlocks));
     s.partial = carver.take<int32_t>(matrix ? round_up(rows, tallest) * columns_of(kMaxTileBlocks) : 0);
+    s.stage = carver.take<int32_t>(matrix ? 2 * kBlockColumns * kBlockColumns : 0);
     s.ones = carver.take<int8_t>(depth);
     s.ones_offsets = carver.take<int32_t>(w.groups);
     return s;

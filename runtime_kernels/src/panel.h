@@ -25,6 +25,7 @@ struct Scratch {
     float* bias;
     float* y;          // one tile, for edges
     int32_t* partial;  // sums of matrix tiles, for all rows
+    int32_t* stage;    // sums of two groups of one such tile
     int8_t* ones;      // one row of ones, and what goes with it
     int32_t* ones_offsets;
 };

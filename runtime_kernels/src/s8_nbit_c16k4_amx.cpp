@@ -132,7 +132,82 @@ void multiply_rows(const Tile& t, int bits, bool unpack) {
     Sums::store(t.partial);
 }
 
+// A whole panel for groups with scales of their own. Where a zero is half the range, codes less that are
+// signed bytes, and sums need no correction.
+template <int bits, int blocks, bool centred>
+BITVOX_NOINLINE void unpack_panel(const Tile& t) {
+    for (int k = 0; k < t.k_blocks; ++k) {
+        const uint8_t* lines = t.packed + k * t.packed_step;
+        uint8_t* panel = t.panel + k * t.panel_step;
+        unroll<0, kQuads>([&](auto q) {
+            unroll<0, blocks>([&](auto c) {
+                __m512i codes = unpack<Zmm, bits, q>(lines + c * bits * kLineBytes);
+                if constexpr (centred)
+                    codes = _mm512_sub_epi8(codes, _mm512_set1_epi8(char(1 << (bits - 1))));
+                Zmm::store(panel + (q * blocks + c) * kLineBytes, codes);
+            });
+        });
+    }
+}
+
+// One group's sums of one block of columns, to memory.
+template <bool centred>
+BITVOX_INLINE void multiply_group(const Tile& t, int group, int block, ptrdiff_t quad, int32_t* sums) {
+    const int begin = group * t.group_blocks, end = begin + t.group_blocks;
+    _tile_zero(0);
+    for (int k = begin; k < end; k += kStep) {
+        _tile_loadd(6, t.panel + k * t.panel_step + block * kLineBytes, quad);
+        _tile_loadd(4, t.x + k * kBlockDepth, t.x_stride);
+        if constexpr (centred) _tile_dpbssd(0, 4, 6);
+        else _tile_dpbsud(0, 4, 6);
+    }
+    _tile_stored(0, sums, kLineBytes);
+}
+
+// Vectors scale one group while the next one multiplies.
+template <int rows, bool centred>
+BITVOX_NOINLINE void multiply_groups(const Tile& t, int blocks) {
+    const int groups = t.k_blocks / t.group_blocks;
+    for (int block = 0; block < blocks; ++block) {
+        __m512 totals[rows];
+        unroll<0, rows>([&](auto r) { totals[r] = Zmm::broadcast(0.0f); });
+        multiply_group<centred>(t, 0, block, blocks * kLineBytes, t.stage);
+        for (int group = 0; group < groups; ++group) {
+            const int32_t* sums = t.stage + group % 2 * (kRows * kBlockColumns);
+            int32_t* next = t.stage + (group + 1) % 2 * (kRows * kBlockColumns);
+            if (group + 1 < groups) multiply_group<centred>(t, group + 1, block, blocks * kLineBytes, next);
+            const size_t at = (size_t(group) * blocks + block) * kBlockColumns;
+            const __m512 scale = Zmm::load(t.scales + at);
+            unroll<0, rows>([&](auto r) {
+                __m512i sum = Zmm::load(static_cast<const void*>(sums + r * kBlockColumns));
+                if constexpr (!centred) sum = corrected<Zmm>(t, sum, t.x_offsets[r * groups + group], at);
+                totals[r] = pinned(Zmm::fma(Zmm::to_float(sum), scale, totals[r]));
+            });
+        }
+        float* to = reinterpret_cast<float*>(t.partial) + block * kBlockColumns;
+        unroll<0, rows>([&](auto r) { Zmm::store(to + r * (kPartialBytes / 4), totals[r]); });
+    }
+}
+
+constexpr int kLeastGrouped = 9;  // rows; so many that any number above divides into tiles of 9..16
+
+void multiply_grouped(const Tile& t, int bits, int rows, int blocks, bool unpack) {
+    choose<0, 2>(!t.zeros && !t.corrections, [&](auto centred) {
+        if (unpack) {
+            choose<2, 9>(bits, [&](auto b) {
+                if (blocks > 1) unpack_panel<b, 2, centred>(t);
+                else unpack_panel<b, 1, centred>(t);
+            });
+            finish_stores();
+        }
+        choose<kLeastGrouped, kRows + 1>(rows, [&](auto r) { multiply_groups<r, centred>(t, blocks); });
+    });
+}
+
+bool has_groups(const Tile& t) { return t.group_blocks != t.k_blocks; }
+
 void multiply(const Tile& t, int bits, int rows, int blocks, bool unpack) {
+    if (has_groups(t)) return multiply_grouped(t, bits, rows, blocks, unpack);
     choose<1, 3>(blocks, [&](auto b) {
         if (rows > kRows) multiply_rows<2, b>(t, bits, unpack);
         else multiply_rows<1, b>(t, bits, unpack);
@@ -172,7 +247,17 @@ void finish_any(const Tile& t, int rows) {
     }
 }
 
+void finish_grouped(const Tile& t, int rows, int blocks) {
+    for (int r = 0; r < rows; ++r) {
+        for (int block = 0; block < blocks; ++block) {
+            write_total<Zmm>(t, _mm512_castsi512_ps(sums_at(t, r, block)), r, block * kBlockColumns);
+            __builtin_prefetch(t.y + r * t.y_stride + (blocks + block) * kBlockColumns, 1);
+        }
+    }
+}
+
 void finish(const Tile& t, int, int rows, int blocks) {
+    if (has_groups(t)) return finish_grouped(t, rows, blocks);
     const bool symmetric = !t.zeros && !t.corrections && !t.sums;
     choose<1, 3>(blocks, [&](auto b) {
         if (symmetric) finish_symmetric<b>(t, rows);
@@ -180,12 +265,12 @@ void finish(const Tile& t, int, int rows, int blocks) {
     });
 }
 
-// Groups of 32 would fill half a register; they stay with vectors.
-int least_rows(int bits, bool grouped) { return grouped ? 1 << 30 : bits <= 4 ? 5 : 9; }
+int least_rows(int bits, bool grouped) { return grouped ? kLeastGrouped : bits <= 4 ? 5 : 9; }
 
 // As few tiles as possible, all of one height: the last one overlaps the one before it.
-int height(int rows, bool) {
-    const int tiles = (rows + 2 * kRows - 1) / (2 * kRows);
+int height(int rows, bool grouped) {
+    const int tallest = grouped ? kRows : 2 * kRows;
+    const int tiles = (rows + tallest - 1) / tallest;
     return (rows + tiles - 1) / tiles;
 }
 
