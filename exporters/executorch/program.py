@@ -8,12 +8,12 @@ anew. Both directions go through ExecuTorch's own serialiser.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary, serialize_pte_binary
-from executorch.exir.schema import Double, EValue, ExecutionPlan, Int, KernelCall, Tensor
+from executorch.exir.schema import Buffer, Double, EValue, ExecutionPlan, Int, KernelCall, Tensor
 
 from bitvox.exporters.executorch.compact import compacted
 
@@ -24,7 +24,7 @@ NAMESPACE = "bitvox::"
 
 # Name of the method in a program that was lowered for one length.
 METHOD = "forward"
-_MAGIC = b"bitvox site %08d"
+_WAITING = b"bitvox site "
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PackedConstant:
 
 def placeholder(index: int) -> bytes:
     """What stands for the packed weight of a site in a program that has not been filled, 64 bytes."""
-    return (_MAGIC % index).ljust(ALIGNMENT, b"\0")
+    return (_WAITING + b"%08d" % index).ljust(ALIGNMENT, b"\0")
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,26 @@ class Program:
         return tuple(sorted(found))
 
     def filled(self, constants: Mapping[int, PackedConstant]) -> Program:
-        """With the placeholder of each site, by its index, replaced."""
+        """With the placeholder of each site, by its index, replaced; equal weights are stored once."""
         file = copy.copy(self.file)
         file.program = copy.copy(file.program)
         program = file.program
         site_at = {
-            position: int(buffer.storage[len(b"bitvox site ") :][:8])
+            position: int(buffer.storage[len(_WAITING) :][:8])
             for position, buffer in enumerate(program.constant_buffer)
-            if buffer.storage.startswith(b"bitvox site ")
+            if buffer.storage.startswith(_WAITING)
         }
+        first: dict[bytes, int] = {}
+        for position, site in site_at.items():
+            first.setdefault(constants[site].weight, position)
+        weights = {position: weight for weight, position in first.items()}
         program.constant_buffer = [
-            type(buffer)(storage=constants[site_at[position]].weight) if position in site_at else buffer
+            Buffer(storage=weights.get(position, b"")) if position in site_at else buffer
             for position, buffer in enumerate(program.constant_buffer)
         ]
+        home = {position: first[constants[site].weight] for position, site in site_at.items()}
         program.execution_plan = [
-            compacted(_filled(plan, site_at, constants)) for plan in program.execution_plan
+            compacted(_filled(plan, site_at, home, constants)) for plan in program.execution_plan
         ]
         return Program(file)
 
@@ -150,22 +155,26 @@ def constant_of(plan: ExecutionPlan, value: int) -> int | None:
 
 
 def _filled(
-    plan: ExecutionPlan, site_at: Mapping[int, int], constants: Mapping[int, PackedConstant]
+    plan: ExecutionPlan,
+    site_at: Mapping[int, int],
+    home: Mapping[int, int],
+    constants: Mapping[int, PackedConstant],
 ) -> ExecutionPlan:
+    """A method whose packed weights, at `home` in the constant buffer, have come to their places."""
     plan = copy.copy(plan)
     plan.values = list(plan.values)
-    for position, value in enumerate(plan.values):
-        buffer = constant_of(plan, position)
-        if buffer is not None and buffer in site_at:
-            tensor = copy.copy(value.val)
-            assert isinstance(tensor, Tensor)
-            tensor.sizes = [len(constants[site_at[buffer]].weight)]
-            plan.values[position] = EValue(val=tensor)
     plan.chains = copy.deepcopy(plan.chains)
     for name, call in kernel_calls(plan):
         if name.startswith(NAMESPACE):
-            site = site_at[_required(constant_of(plan, call.args[1]))]
-            _set_scales(plan.values, call.args, constants[site])
+            position = constant_of(plan, call.args[1])
+            assert position is not None, "a site's weight is no constant"
+            constant = constants[site_at[position]]
+            weight = copy.copy(plan.values[call.args[1]].val)
+            assert isinstance(weight, Tensor)
+            weight.sizes, weight.data_buffer_idx = [len(constant.weight)], home[position]
+            call.args[1] = len(plan.values)
+            plan.values.append(EValue(val=weight))
+            _set_scales(plan.values, call.args, constant)
     return plan
 
 
@@ -176,14 +185,3 @@ def _set_scales(values: list[EValue], arguments: list[int], constant: PackedCons
     for position, value in ((-4, Double(constant.x_scale)), (-3, Int(constant.x_zero))):
         arguments[position] = len(values)
         values.append(EValue(val=value))
-
-
-def _required(position: int | None) -> int:
-    assert position is not None, "a site's weight is no constant"
-    return position
-
-
-def same_methods(programs: Sequence[Program]) -> bool:
-    """Whether programs have the same instructions, so that they can be joined."""
-    chains = [[plan.chains for plan in one.file.program.execution_plan] for one in programs]
-    return all(one == chains[0] for one in chains[1:])

@@ -25,11 +25,14 @@ if not library.library_path().is_file():
 from executorch.exir.schema import Double, Int, String
 
 from bitvox.exporters.executorch import exporter, session
-from bitvox.exporters.executorch.audit import DELEGATE
+from bitvox.exporters.executorch.audit import DELEGATE, kernels_reached
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, MARGIN_SECONDS, windows
-from bitvox.exporters.executorch.program import Program, kernel_calls
-from bitvox.exporters.executorch.skeleton import traced_skeleton
+from bitvox.exporters.executorch.program import PackedConstant, Program, kernel_calls
+from bitvox.exporters.executorch.skeleton import shipped_program, traced_skeleton, usual_forms
 from bitvox.exporters.onnx.resident import resident_weight
+from bitvox.progress import no_progress
+from bitvox.store import default_store
+from bitvox.voice import read_voice
 from support import noise_clips
 
 MODEL = "model.pte"
@@ -93,6 +96,25 @@ def test_packed_weights_are_in_the_file_once(compiled: bitvox.CompileReport, mod
     assert {"bitvox::linear.out", "bitvox::conv1d.out", DELEGATE} <= set(manifest.operators)
     assert set(manifest.operators) == set(Program.read(content).operators)
     assert manifest.lengths == LENGTH_SECONDS
+
+
+def test_equal_weights_are_stored_once(
+    compiled: bitvox.CompileReport, model: SpeechModel, checkpoint: Path, voice: Path, tmp_path: Path
+) -> None:
+    request_again = request(checkpoint, voice, tmp_path, 1_000_000)
+    skeleton = read_voice(request_again, default_store(), no_progress).skeleton
+    forms = usual_forms(model)
+    constants = {
+        index: PackedConstant(resident_weight(stored.weight).tobytes())
+        for index, stored in enumerate(lower(model, compiled.plan).sites)
+        if isinstance(stored.weight, PackedTensor)
+    }
+    names = [site.name.rpartition(".")[2] for site in model.sites]
+    query, key = names.index("q_proj"), names.index("k_proj")
+    constants[key] = constants[query]
+    filled = shipped_program(skeleton, forms).filled(constants)
+    assert filled.to_bytes().count(constants[query].weight) == 1
+    assert set(kernels_reached(filled, forms, constants).values()) == set(compiled.kernels.values())
 
 
 def test_equal_constants_are_in_a_method_once(compiled: bitvox.CompileReport) -> None:
