@@ -23,11 +23,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the files")
     parser.add_argument("--rounds", type=int, default=15, help="of the models, taking turns")
     options = parser.parse_args()
+    document = {"commit": commit(), "machine": machine(), "isa": library_isa()}
     with tempfile.TemporaryDirectory() as scratch:
         parameters, variants = write_variants(Path(scratch), _say)
-        found = _measure(variants, options.rounds, Path(scratch))
-    document = {"commit": commit(), "machine": machine(), "isa": library_isa(), "parameters": parameters}
-    document |= found
+        document |= {"parameters": parameters, **_measure(variants, options.rounds, Path(scratch))}
     (options.out / "packed_onnx.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     (options.out / "packed_onnx.md").write_text(report.text(document), encoding="utf-8")
 
