@@ -134,16 +134,17 @@ def bench(
         raise InputError(f"seconds {seconds:g}: the model needs at least {shortest:g}")
     if num_threads < 1:
         raise InputError(f"threads {num_threads}: at least 1")
+    shape = processor.input_shape(samples)
     bundle.check_hashes()
     machine_here = machine()
     models = [_Model(target, bundle.folder, num_threads)]
     if full_precision is not None:
         models.append(_Model(target, full_precision, num_threads))
     count = _Counter(progress, 1 + FRESH_PROCESSES * len(models) + WARM_UP + ROUNDS)
-    empty = count.after(_probe(models[0], samples, empty=True))
+    empty = count.after(_probe(models[0], shape, empty=True))
     # Alternating here too, so that a busy minute falls on both.
-    probes = [[count.after(_probe(model, samples)) for model in models] for _ in range(FRESH_PROCESSES)]
-    times = _interleave([model.open() for model in models], noise(samples), count)
+    probes = [[count.after(_probe(model, shape)) for model in models] for _ in range(FRESH_PROCESSES)]
+    times = _interleave([model.open() for model in models], noise(shape), count)
     measured = [
         _measured(model, [row[index] for row in probes], times[:, index], seconds, empty)
         for index, model in enumerate(models)
@@ -210,9 +211,9 @@ class _Counter:
         return result
 
 
-def _probe(model: _Model, samples: int, *, empty: bool = False) -> _Probe:
+def _probe(model: _Model, shape: Sequence[int], *, empty: bool = False) -> _Probe:
     folder = "-" if empty else str(model.folder.absolute())
-    arguments = [model.target, folder, str(model.num_threads), str(samples)]
+    arguments = [model.target, folder, str(model.num_threads), *map(str, shape)]
     command = [sys.executable, "-m", "bitvox.benchmarks.probe", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""One model in one fresh process: `python -m bitvox.benchmarks.probe TARGET FOLDER THREADS SAMPLES`.
+"""One model in one fresh process: `python -m bitvox.benchmarks.probe TARGET FOLDER THREADS LENGTH...`.
 
 Prints a JSON object with load and first-run seconds and the process's memory. FOLDER `-` loads nothing: the
 memory of the runtime alone, which is subtracted. A process measures its own memory best when nothing else
@@ -11,6 +11,7 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,15 @@ from bitvox.exporters.targets import TARGETS
 from bitvox.memory import memory
 
 
-def noise(samples: int) -> np.ndarray:
-    """Seeded white noise of unit variance, float32 [T]: a CTC model's time does not depend on the sound."""
-    return np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+def noise(shape: int | Sequence[int]) -> np.ndarray:
+    """Seeded white noise of unit variance as model input: a CTC model's time does not depend on the sound."""
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def main(target: str, folder: str, num_threads: str, samples: str) -> None:
+def main(target: str, folder: str, num_threads: str, *shape: str) -> None:
     """Load, run once, report."""
     importlib.import_module(f"{TARGETS[target]}.session")
-    features = noise(int(samples))
+    features = noise([int(length) for length in shape])
     found: dict[str, float | int | None] = {}
     if folder != "-":
         started = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import SpeechModel
@@ -38,6 +38,16 @@ _LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 _CONFORMER = {"conv_depthwise_kernel_size": 5, "hidden_act": "swish", "max_source_positions": 3000}
 
 
+_BERT = {
+    "feature_projection_input_dim": 160,
+    "conv_depthwise_kernel_size": 5,
+    "left_max_position_embeddings": 7,
+    "right_max_position_embeddings": 3,
+    "max_source_positions": 3000,
+    "output_hidden_size": 32,
+}
+
+
 @dataclass(frozen=True)
 class TinyFamily:
     """A checkpoint to write: its class, its configuration, and how many sites it has."""
@@ -54,6 +64,16 @@ class TinyFamily:
         return {**_ENCODER, **({} if self.recogniser else labels), **self.changes}
 
     @property
+    def extractor(self) -> Any:
+        """transformers' own, which makes the model input."""
+        return SeamlessM4TFeatureExtractor() if self.reads_mel else Wav2Vec2FeatureExtractor()
+
+    @property
+    def reads_mel(self) -> bool:
+        """Whether it reads log-mel features, and so has no convolutions over the waveform."""
+        return "Bert" in self.architecture
+
+    @property
     def recogniser(self) -> bool:
         """Whether it writes letters."""
         return self.architecture.endswith("ForCTC")
@@ -65,7 +85,7 @@ class TinyFamily:
         module = getattr(transformers, self.architecture)(config)
         _stir(module)
         module.save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
         if not self.recogniser:
             return folder
         vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
@@ -153,6 +173,31 @@ TINY: dict[str, TinyFamily] = {
         "Wav2Vec2ConformerConfig",
         3 + 1 + 2 * 12 + 2,
         {**_CONFORMER, "use_weighted_layer_sum": True},
+    ),
+    "bert": TinyFamily("Wav2Vec2BertForCTC", "Wav2Vec2BertConfig", 1 + 2 * 11 + 1, _BERT),
+    "bert-adapter": TinyFamily(
+        "Wav2Vec2BertForCTC",
+        "Wav2Vec2BertConfig",
+        1 + 2 * 11 + 2 + 1 + 8 + 1,
+        {
+            **_BERT,
+            "add_adapter": True,
+            "num_adapter_layers": 1,
+            "output_hidden_size": 24,
+            "use_intermediate_ffn_before_adapter": True,
+        },
+    ),
+    "bert-relative": TinyFamily(
+        "Wav2Vec2BertForCTC",
+        "Wav2Vec2BertConfig",
+        1 + 2 * 12 + 1,
+        {**_BERT, "position_embeddings_type": "relative"},
+    ),
+    "bert-rotary": TinyFamily(
+        "Wav2Vec2BertForCTC",
+        "Wav2Vec2BertConfig",
+        1 + 2 * 11 + 1,
+        {**_BERT, "position_embeddings_type": "rotary"},
     ),
 }
 

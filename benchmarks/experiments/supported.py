@@ -10,5 +10,5 @@ _WRITES = {"ctc": "text (CTC)", "classifier": "a label of the clip"}
 
 def supported_table() -> str:
     """Markdown: one row for every architecture."""
-    rows = [(f"`{family.architecture}`", _WRITES[family.kind]) for family in FAMILIES.values()]
-    return table(("class in config.json", "writes"), rows)
+    rows = [(f"`{family.architecture}`", family.reads, _WRITES[family.kind]) for family in FAMILIES.values()]
+    return table(("class in config.json", "reads", "writes"), rows)

@@ -21,12 +21,13 @@ class Family:
         architecture: Class name that config.json carries.
         kind: What its logits say.
         load: Folder in the hub's layout -> (float32 module, processor); raises InputError.
-        wrap: Module as loaded -> module from samples [B, T] to logits [B, frames, outputs]; a classifier
-            writes one frame for the whole clip.
+        wrap: Module as loaded -> module from model input [B, T, ...] to logits [B, frames, outputs]; a
+            classifier writes one frame for the whole clip.
         role: Module path in the wrapped module -> role of the site.
         activation: (wrapped module, module path) -> the function that alone reads the site's output, if
             it is known.
         share_group: Module path -> name of the group of sites that must share a width.
+        reads: What its processor makes of samples.
     """
 
     architecture: str
@@ -36,3 +37,4 @@ class Family:
     role: Callable[[str], Role]
     share_group: Callable[[str], str]
     activation: Callable[[torch.nn.Module, str], Literal["gelu"] | None]
+    reads: Literal["the waveform", "log-mel features"] = "the waveform"

@@ -22,6 +22,8 @@ from bitvox.errors import InputError
 
 REFERENCE_MODELS = ("reference-ctc",)
 
+_EXAMPLE_FRAMES = 4
+
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -48,7 +50,7 @@ def load_model(name: str | Path) -> SpeechModel:
         family=family.kind,
         module=wrapped,
         processor=processor,
-        sites=find_sites(wrapped, family, processor.minimum_samples),
+        sites=find_sites(wrapped, family, _example(processor)),
         licence=_licence(folder),
     )
 
@@ -119,6 +121,11 @@ def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, AnyPro
     except Exception as error:  # transformers, safetensors and torch each raise their own for a broken file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"model '{folder}': the checkpoint cannot be loaded ({reason[:200]})") from error
+
+
+def _example(processor: AnyProcessor) -> torch.Tensor:
+    """A short input of zeros."""
+    return torch.zeros(1, *processor.input_shape(_EXAMPLE_FRAMES * processor.minimum_samples))
 
 
 def _fingerprint(module: torch.nn.Module, config: dict[str, Any], processor: AnyProcessor) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
+from bitvox.compiler.frontend.features import LogMel
+
 FloatArray = npt.NDArray[np.float32]
 
 # Wav2Vec2FeatureExtractor's documented constant in (x - mean) / sqrt(var + 1e-7).
@@ -36,11 +38,15 @@ class Processor(BaseModel):
     samples_per_frame: int
 
     def features(self, samples: FloatArray) -> FloatArray:
-        """Model input [T] from samples [T] at `sampling_rate`."""
+        """Model input, of `input_shape`, from samples [T] at `sampling_rate`."""
         if not self.normalise:
             return np.ascontiguousarray(samples, dtype=np.float32)
         centred = samples.astype(np.float64) - samples.mean(dtype=np.float64)
         return (centred / np.sqrt(np.mean(centred**2) + _VARIANCE_FLOOR)).astype(np.float32)
+
+    def input_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape of the model input of that many samples; its first length grows with them."""
+        return (samples,)
 
     @property
     @abstractmethod
@@ -81,6 +87,24 @@ class CTCProcessor(Processor):
         return " ".join(text.split())
 
 
+class MelCTCProcessor(CTCProcessor):
+    """Greedy CTC decoding of a checkpoint that reads log-mel features.
+
+    Attributes:
+        mel: How samples become features; `normalise` has no part in it.
+    """
+
+    mel: LogMel
+
+    def input_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape [frames, width] of the features of that many samples."""
+        return self.mel.shape(samples)
+
+    def features(self, samples: FloatArray) -> FloatArray:
+        """Model input [frames, width] from samples [T] at `sampling_rate`."""
+        return self.mel.features(samples)
+
+
 class ClassifierProcessor(Processor):
     """The label of a whole clip.
 
@@ -102,11 +126,15 @@ class ClassifierProcessor(Processor):
 
 def _kind(value: Any) -> str:
     fields = value if isinstance(value, dict) else type(value).model_fields
-    return "classifier" if "labels" in fields else "ctc"
+    if "labels" in fields:
+        return "classifier"
+    return "mel" if "mel" in fields else "ctc"
 
 
 AnyProcessor = Annotated[
-    Annotated[CTCProcessor, Tag("ctc")] | Annotated[ClassifierProcessor, Tag("classifier")],
+    Annotated[CTCProcessor, Tag("ctc")]
+    | Annotated[MelCTCProcessor, Tag("mel")]
+    | Annotated[ClassifierProcessor, Tag("classifier")],
     Discriminator(_kind),
 ]
 """The field of a manifest that holds any of them; told apart by what they hold."""

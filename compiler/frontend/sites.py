@@ -8,23 +8,21 @@ from bitvox.compiler.frontend.family import Family
 from bitvox.compiler.frontend.model import ConvGeometry, Site
 from bitvox.errors import InputError
 
-_PROBE_FRAMES = 4
 
-
-def find_sites(module: torch.nn.Module, family: Family, minimum_samples: int) -> tuple[Site, ...]:
-    """Sites of a prepared module that maps samples [B, T] to logits.
+def find_sites(module: torch.nn.Module, family: Family, example: torch.Tensor) -> tuple[Site, ...]:
+    """Sites of a prepared module, found by running it once on an example of its input.
 
     Raises:
         InputError: A layer with a weight matrix cannot be handled; names its module path and the reason.
     """
-    order = _execution_order(module, minimum_samples)
+    order = _execution_order(module, example)
     for name, child in module.named_modules():
         if reason := _unsupported(child, calls=order.count(name)):
             raise InputError(f"layer '{name}' ({type(child).__name__}) cannot be handled: {reason}")
     return tuple(_describe(name, module, family) for name in order)
 
 
-def _execution_order(module: torch.nn.Module, minimum_samples: int) -> list[str]:
+def _execution_order(module: torch.nn.Module, example: torch.Tensor) -> list[str]:
     order: list[str] = []
     hooks = [
         child.register_forward_hook(lambda *_, name=name: order.append(name))
@@ -33,7 +31,7 @@ def _execution_order(module: torch.nn.Module, minimum_samples: int) -> list[str]
     ]
     try:
         with torch.inference_mode():
-            module(torch.zeros(1, minimum_samples * _PROBE_FRAMES))
+            module(example)
     finally:
         for hook in hooks:
             hook.remove()

@@ -72,20 +72,23 @@ class _Conv1dSite(torch.nn.Module):
 
 
 def trace(model: SpeechModel) -> torch.export.ExportedProgram:
-    """Program from samples [1, T] to logits [1, frames, vocabulary], T dynamic, sites opaque.
+    """Program from model input [1, T, ...] to logits [1, frames, outputs], T dynamic, sites opaque.
 
     Raises:
         InputError: The module cannot be traced; carries torch.export's first line.
     """
-    rate = model.processor.sampling_rate
-    two_frames = model.processor.minimum_samples + model.processor.samples_per_frame
-    length = torch.export.Dim("samples", min=two_frames, max=_MAXIMUM_SECONDS * rate)
+    processor = model.processor
+    two_frames = processor.minimum_samples + processor.samples_per_frame
+    rate = processor.sampling_rate
+    shortest, *_ = processor.input_shape(two_frames)
+    longest, *_ = processor.input_shape(_MAXIMUM_SECONDS * rate)
+    length = torch.export.Dim("length", min=shortest, max=longest)
     with _opaque_sites(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(
                 model.module,
-                (torch.zeros(1, _EXAMPLE_SECONDS * rate),),
+                (torch.zeros(1, *processor.input_shape(_EXAMPLE_SECONDS * rate)),),
                 dynamic_shapes=({1: length},),
                 # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the
                 # stride.

@@ -169,7 +169,8 @@ def load_weights(architecture: str, folder: Path) -> Any:
 
 def _load_ctc(architecture: str, folder: Path) -> tuple[torch.nn.Module, AnyProcessor]:
     module = load_weights(architecture, folder)
-    return module, _ctc_processor(folder, module.config)
+    config = module.config
+    return module, CTCProcessor(**ctc_tokens(folder, config), **_front_end(folder, config))
 
 
 def _load_classifier(architecture: str, folder: Path) -> tuple[torch.nn.Module, AnyProcessor]:
@@ -181,10 +182,15 @@ def _load_classifier(architecture: str, folder: Path) -> tuple[torch.nn.Module, 
     return module, ClassifierProcessor(**_front_end(folder, config), labels=labels)
 
 
-def _front_end(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
-    """What every processor of a waveform has."""
+def require_extractor(folder: Path) -> None:
+    """InputError where the folder does not say how audio becomes model input."""
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise InputError(f"model '{folder}': no preprocessor_config.json; the sampling rate is not known")
+
+
+def _front_end(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
+    """What every processor of a waveform has."""
+    require_extractor(folder)
     extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
     return {
         "sampling_rate": extractor.sampling_rate,
@@ -194,7 +200,8 @@ def _front_end(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
-def _ctc_processor(folder: Path, config: PreTrainedConfig) -> CTCProcessor:
+def ctc_tokens(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
+    """What every processor that writes text knows of its tokens: the fields that `CTCProcessor` adds."""
     if not (folder / "vocab.json").is_file():
         raise InputError(f"model '{folder}': no vocab.json; a CTC checkpoint needs its tokenizer's files")
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True)
@@ -210,13 +217,12 @@ def _ctc_processor(folder: Path, config: PreTrainedConfig) -> CTCProcessor:
             f"model '{folder}': the head has {outputs} outputs, vocab.json names {len(tokens)} tokens"
         )
     special = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
-    return CTCProcessor(
-        **_front_end(folder, config),
-        vocabulary=tuple(tokens[i] for i in range(outputs)),
-        blank=config.pad_token_id,
-        word_delimiter=tokenizer.word_delimiter_token,
-        special=tuple(token for token in special if token is not None),
-    )
+    return {
+        "vocabulary": tuple(tokens[i] for i in range(outputs)),
+        "blank": config.pad_token_id,
+        "word_delimiter": tokenizer.word_delimiter_token,
+        "special": tuple(token for token in special if token is not None),
+    }
 
 
 def _receptive_field(config: PreTrainedConfig) -> int:
@@ -226,9 +232,14 @@ def _receptive_field(config: PreTrainedConfig) -> int:
     return samples
 
 
+def adapter_stride(config: PreTrainedConfig) -> int:
+    """Frames of the encoder for one frame of logits."""
+    stacked = getattr(config, "add_adapter", False)
+    return int(config.adapter_stride**config.num_adapter_layers) if stacked else 1
+
+
 def _samples_per_frame(config: PreTrainedConfig) -> int:
-    after = config.adapter_stride**config.num_adapter_layers if getattr(config, "add_adapter", False) else 1
-    return math.prod(config.conv_stride) * int(after)
+    return math.prod(config.conv_stride) * adapter_stride(config)
 
 
 def _role(name: str) -> Role:

@@ -22,6 +22,7 @@ import torch
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.trace import trace
 from bitvox.compiler.passes.policy import POLICIES
+from bitvox.errors import InputError
 from bitvox.exporters.executorch.graph import Exposed, SiteForm, write_forms
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, method_name
 from bitvox.exporters.executorch.lowering import Lowered, lower
@@ -62,7 +63,15 @@ def build_skeleton(model: SpeechModel) -> bytes:
 
 
 def traced_skeleton(model: SpeechModel) -> bytes:
-    """An archive with nothing lowered in it, for a program that is written once."""
+    """An archive with nothing lowered in it, for a program that is written once.
+
+    Raises InputError for a model that reads features: lengths and windows are in samples.
+    """
+    if len(model.processor.input_shape(model.processor.minimum_samples)) > 1:
+        raise InputError(
+            f"model '{model.source}': reads log-mel features, which the executorch target does not take; "
+            "compile it with --target onnx"
+        )
     numbers = {
         RATE: model.processor.sampling_rate,
         MINIMUM: model.processor.minimum_samples,

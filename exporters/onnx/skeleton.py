@@ -50,7 +50,8 @@ def _conv1d_site(
 
 
 def build_skeleton(model: SpeechModel) -> bytes:
-    """Serialised ONNX model: `samples` [1, T] to `logits` [1, frames, vocabulary], sites as `bitvox` nodes.
+    """Serialised ONNX model: `samples` [1, T], or features
+    [1, T, width], to `logits` [1, frames, outputs], sites as `bitvox` nodes.
 
     It holds no site weight, so it is small; names are short and the same on every run.
     """
@@ -85,7 +86,9 @@ def _strip(model: ir.Model) -> None:
     graph = model.graph
     graph.name = "bitvox"
     graph.metadata_props.clear()
-    graph.inputs[0].shape = ir.Shape([1, "length"])
+    read = graph.inputs[0].shape
+    assert read is not None
+    graph.inputs[0].shape = ir.Shape([1, "length", *read[2:]])
     graph.outputs[0].shape = ir.Shape([1, "frames", None])
     kept = {*graph.inputs, *graph.outputs}
     for position, node in enumerate(graph):

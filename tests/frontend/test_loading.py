@@ -191,10 +191,10 @@ class _Recurrent(torch.nn.Module):
 def test_a_layer_that_cannot_be_handled_is_named_with_its_path() -> None:
     family: Family = FAMILIES["Wav2Vec2ForCTC"]
     with pytest.raises(InputError, match=r"layer 'inner' \(GRU\) cannot be handled: only Linear and Conv1d"):
-        find_sites(_Recurrent().eval(), family, minimum_samples=4)
+        find_sites(_Recurrent().eval(), family, torch.zeros(1, 16))
 
 
 def test_a_layer_that_runs_twice_is_named() -> None:
     shared = torch.nn.Linear(4, 4)
     with pytest.raises(InputError, match="runs 2 times"):
-        find_sites(torch.nn.Sequential(shared, shared), FAMILIES["Wav2Vec2ForCTC"], minimum_samples=1)
+        find_sites(torch.nn.Sequential(shared, shared), FAMILIES["Wav2Vec2ForCTC"], torch.zeros(1, 4))

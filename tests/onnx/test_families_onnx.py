@@ -44,7 +44,8 @@ def test_full_precision_is_the_model_at_any_length(tmp_path: Path, name: str) ->
     model = tiny_family(name)
     write_model(skeleton(name), full_precision(model), tmp_path)
     session = open_session(tmp_path, num_threads=1)
-    for length in (model.processor.minimum_samples, 41, 119, 120, 4001, 16000):
+    least = model.processor.minimum_samples
+    for length in (least, least + 1, 3 * least - 1, 3 * least, 4001, 16000):
         samples = np.random.default_rng(length).standard_normal(length).astype(np.float32)
         expected = model.logits(samples)
         logits = session.run(model.processor.features(samples))
@@ -68,4 +69,4 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str, activations
         integer = [site.site for site in plan.sites if site.bits and site.activations != "float"]
         assert {report.kernels[site] for site in integer} <= KERNELS[activations]
         linear = {site.name for site in model.sites if site.operator == "linear"}
-        assert set(integer) == linear if activations == "dynamic" else len(integer) == len(model.sites) - 1
+        assert set(integer) == linear if activations == "dynamic" else len(integer) >= len(model.sites) - 1
