@@ -21,7 +21,7 @@ from bitvox.exporters.executorch.quiet import quiet
 
 @dataclass(frozen=True)
 class Lowered:
-    """A module that maps samples [1, T], lowered for every length up to the one that it was exported for."""
+    """A module that maps samples [1, T], lowered for any T."""
 
     edge: Any
 
@@ -46,6 +46,8 @@ def lower(
     constants: Mapping[str, int],
 ) -> Lowered:
     """Export a module for `shortest` to `longest` samples and hand to XNNPACK what it takes.
+
+    Nothing in the graph depends on `longest`: programs can be emitted for more.
 
     `constants` become methods without inputs that return the number.
     """

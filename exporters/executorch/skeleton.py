@@ -29,7 +29,11 @@ from bitvox.exporters.executorch.lowering import Lowered, lower
 from bitvox.exporters.executorch.program import Program, joined
 from bitvox.exporters.executorch.session import MINIMUM, PER_FRAME, RATE
 
-_EXAMPLE_SECONDS = 2
+_EXAMPLE_SECONDS = 1
+
+# XNNPACK sets memory aside for the longest input that a graph was exported for, when it is loaded, and takes
+# more when it meets a longer one.
+_EXPORTED_SECONDS = 2
 _MOST_REMEMBERED = 6
 
 
@@ -157,7 +161,8 @@ def _lower(
     module, exposed = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose)
     example = torch.zeros(1, _EXAMPLE_SECONDS * sizes[RATE])
     shortest = sizes[MINIMUM] + sizes[PER_FRAME]
-    return lower(module, example, shortest, lengths[-1], sizes), lengths, exposed
+    longest = _EXPORTED_SECONDS * sizes[RATE]
+    return lower(module, example, shortest, longest, sizes), lengths, exposed
 
 
 def _key(forms: Sequence[SiteForm]) -> str:
