@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the files")
     parser.add_argument("--rounds", type=int, default=15, help="of the models, taking turns")
     options = parser.parse_args()
-    document = {"commit": commit(), "machine": machine(), "isa": library_isa()}
+    document: dict[str, Any] = {"commit": commit(), "machine": machine(), "isa": library_isa()}
     with tempfile.TemporaryDirectory() as scratch:
         parameters, variants = write_variants(Path(scratch), _say)
         document |= {"parameters": parameters, **_measure(variants, options.rounds, Path(scratch))}
