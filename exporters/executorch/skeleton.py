@@ -29,11 +29,9 @@ from bitvox.exporters.executorch.lowering import Lowered, lower
 from bitvox.exporters.executorch.program import Program, joined
 from bitvox.exporters.executorch.session import MINIMUM, PER_FRAME, RATE
 
-_EXAMPLE_SECONDS = 1
-
 # XNNPACK sets memory aside for the longest input that a graph was exported for, when it is loaded, and takes
 # more when it meets a longer one.
-_EXPORTED_SECONDS = 2
+_EXPORTED_SECONDS = 1
 _MOST_REMEMBERED = 6
 
 
@@ -159,9 +157,9 @@ def _lower(
     sizes = json.loads(numbers)
     lengths = [seconds * sizes[RATE] for seconds in LENGTH_SECONDS]
     module, exposed = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose)
-    example = torch.zeros(1, _EXAMPLE_SECONDS * sizes[RATE])
-    shortest = sizes[MINIMUM] + sizes[PER_FRAME]
     longest = _EXPORTED_SECONDS * sizes[RATE]
+    example = torch.zeros(1, longest // 2)
+    shortest = sizes[MINIMUM] + sizes[PER_FRAME]
     return lower(module, example, shortest, longest, sizes), lengths, exposed
 
 
