@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
 from bitvox.benchmarks.reference_model import synthesis, train
-from bitvox.benchmarks.reference_model.data import Clip, Mixture, augment, read_clip
+from bitvox.benchmarks.reference_model.data import Clip, JoinedClips, Mixture, augment, read_clip
 from bitvox.benchmarks.reference_model.evaluate import clustered_rate, rates, transcribe
 from bitvox.benchmarks.reference_model.make_voices import SAMPLE_VOICES, SPELLED, SPLITS, sample_texts
+from bitvox.benchmarks.reference_model.splicing import WordStock, align, cut_words
 
 ASSETS = Path(__file__).resolve().parents[1] / "bitvox" / "assets"
 SENTENCES = ("WE CALL IT BEAR", "THEN WE CALL THE MAN", "TOM GIVES UP BOXING")
@@ -89,7 +91,8 @@ def test_augmentation_repeats_and_normalises() -> None:
 
 def test_batches_are_bounded_near_equal_and_repeatable() -> None:
     clips = [tone(0.5 + 0.1 * index, str(index), speaker=f"s{index % 3}") for index in range(30)]
-    mixture = Mixture({"an4": clips, "other": clips}, joined="an4", join_chance=0.5)
+    other = [tone(1.0, "other")]
+    mixture = Mixture({"an4": JoinedClips(clips, 0.5).draw, "other": lambda rng: rng.choice(other)})
     weights = {"an4": 0.5, "other": 0.5}
     batches = list(mixture.batches(weights, seed=1, pool=40, seconds=12.0))
     assert sum(len(batch.texts) for batch in batches) == 40
@@ -100,6 +103,31 @@ def test_batches_are_bounded_near_equal_and_repeatable() -> None:
     assert [batch.texts for batch in again] == [batch.texts for batch in batches]
     joined = [text for batch in batches for text in batch.texts if " " in text]
     assert joined, "some clips of the joined source must come in pairs"
+
+
+def test_tokens_are_aligned_with_the_frames_that_say_them() -> None:
+    said = np.array([0, 0, 3, 3, 0, 3, 0, 0, 5, 5, 0])
+    scores = np.full((len(said), 6), np.log(0.02), dtype=np.float32)
+    scores[np.arange(len(said)), said] = np.log(0.9)
+    np.testing.assert_array_equal(align(scores, [3, 3, 5]), [2, 5, 8])
+    with pytest.raises(ValueError, match="4 frames are too few for 3 tokens"):
+        align(scores[:4], [3, 3, 3])  # equal neighbours need a blank between them
+
+
+def test_cut_words_join_to_the_clip_and_are_heard_alone() -> None:
+    model = Wav2Vec2ForCTC.from_pretrained(ASSETS / "reference-ctc", dtype=torch.float32)
+    processor = Wav2Vec2Processor.from_pretrained(ASSETS / "reference-ctc")
+    clips = [clip for clip in voice_clips("nora") if len(clip.text.split()) > 2][:8]
+    utterances = cut_words(clips, model, processor)
+    assert utterances
+    for words in utterances:
+        clip = next(clip for clip in clips if clip.text == " ".join(word.text for word in words))
+        np.testing.assert_array_equal(np.concatenate([word.audio for word in words]), clip.audio)
+    stock = WordStock(utterances)
+    drawn = [stock.draw(random.Random(seed)) for seed in range(12)]
+    assert [one.text for one in drawn] == [stock.draw(random.Random(seed)).text for seed in range(12)]
+    assert not {one.text for one in drawn} & {clip.text for clip in clips}
+    assert rates("spliced", drawn, transcribe(model, processor, drawn)).wer.percent < 60
 
 
 def test_interval_brackets_the_rate_and_needs_several_speakers() -> None:

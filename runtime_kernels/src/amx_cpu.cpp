@@ -1,9 +1,12 @@
+// The AMX path: its table, and whether this process may use matrix registers. No flags of AMX or AVX512 here:
+// the table is made before anything knows what the CPU has.
 #include "amx_cpu.h"
 
-#if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
+#ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 namespace bitvox {
 namespace {
@@ -17,24 +20,32 @@ bool ask() {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     if ((d & kAmxTile) == 0 || (d & kAmxInt8) == 0) return false;
+#ifdef __linux__
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
 }
 
-}  // namespace
-
-bool may_use_amx_int8() {
+bool supported() {
+    if (!kernels_avx512vnni().supported()) return false;
     static const bool granted = ask();  // for the whole process, and inherited by children
     return granted;
 }
 
+Kernels make_table() {
+    Kernels table = kernels_avx512vnni();
+    table.name = "amx";
+    table.supported = supported;
+    table.matrix = &kAmxTiles;
+    return table;
+}
+
+}  // namespace
+
+const Kernels& kernels_amx() {
+    static const Kernels table = make_table();
+    return table;
+}
+
 }  // namespace bitvox
-
-#else
-
-namespace bitvox {
-
-bool may_use_amx_int8() { return false; }
-
-}  // namespace bitvox
-
-#endif

@@ -1,8 +1,10 @@
-// Whether this process may use matrix registers; asked once, because the system must grant them.
+// The AMX unit's part of its path; the table is put together in amx_cpu.cpp, which runs on any CPU.
 #pragma once
+
+#include "kernels.h"
 
 namespace bitvox {
 
-bool may_use_amx_int8();
+extern const MatrixTiles kAmxTiles;
 
 }  // namespace bitvox

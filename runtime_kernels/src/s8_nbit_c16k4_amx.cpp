@@ -274,23 +274,8 @@ int height(int rows, bool grouped) {
     return (rows + tiles - 1) / tiles;
 }
 
-constexpr MatrixTiles kMatrix = {2 * kRows, least_rows, height, 32, begin, end, multiply, finish};
-
-bool supported() { return kernels_avx512vnni().supported() && may_use_amx_int8(); }
-
-Kernels make_table() {
-    Kernels table = kernels_avx512vnni();
-    table.name = "amx";
-    table.supported = supported;
-    table.matrix = &kMatrix;
-    return table;
-}
-
 }  // namespace
 
-const Kernels& kernels_amx() {
-    static const Kernels table = make_table();
-    return table;
-}
+const MatrixTiles kAmxTiles = {2 * kRows, least_rows, height, 32, begin, end, multiply, finish};
 
 }  // namespace bitvox
