@@ -20,7 +20,7 @@ from bitvox.runtime_kernels.adapters.executorch import library
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
 if not library.library_path().is_file():
-    pytest.skip(f"{library.library_path()} is not built", allow_module_level=True)
+    pytest.skip(f"{library.library_path()} is not built (make setup)", allow_module_level=True)
 
 from executorch.exir.schema import Double, Int, String
 

@@ -16,7 +16,7 @@ from bitvox.runtime_kernels.adapters.executorch import library
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
 if not library.library_path().is_file():
-    pytest.skip(f"{library.library_path()} is not built", allow_module_level=True)
+    pytest.skip(f"{library.library_path()} is not built (make setup)", allow_module_level=True)
 
 from bitvox.exporters.executorch.quiet import quiet
 from bitvox.runtime_kernels.adapters.executorch import operators  # noqa: F401 - registers them
