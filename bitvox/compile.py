@@ -97,6 +97,7 @@ def _compile(request: CompileRequest, voice: Voice, started: float, progress: Pr
             kernels=written.report.kernels,
             parity=written.report.parity.worst[1],
             agreement=written.manifest.agreement,
+            unit="labels" if voice.model.family == "classifier" else "words",
             seconds=time.monotonic() - started,
             peak_memory=memory("VmHWM"),
         )

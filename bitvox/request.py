@@ -105,6 +105,7 @@ class CompileReport:
         kernels: Kernel of the runtime that each site reached.
         parity: Worst relative difference of a site's output from the quantised torch model, on real audio.
         agreement: Judgement on clips that were not calibrated with; None where there were none.
+        unit: What the agreement counts.
         seconds: Wall time of the compile.
         peak_memory: Largest resident set of the process since planning began, in bytes; since the process
             began where the system does not let that be told apart, None where it tells nothing.
@@ -119,6 +120,7 @@ class CompileReport:
     kernels: dict[str, str]
     parity: float
     agreement: Agreement | None
+    unit: Literal["words", "labels"]
     seconds: float
     peak_memory: int | None
 

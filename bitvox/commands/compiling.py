@@ -318,7 +318,7 @@ def _agreement(report: CompileReport) -> str:
         return "nothing to judge with: give at least two different recordings"
     found = report.agreement
     return (
-        f"{found.word_error_rate:.1f} % words changed by quantisation, "
+        f"{found.word_error_rate:.1f} % of {report.unit} changed by quantisation, "
         f"{100 * found.identical:.0f} % of {found.clips} clips the same"
     )
 
@@ -343,7 +343,7 @@ def _sweep_table(reports: Sequence[CompileReport]) -> str:
                 report.out,
             )
         )
-    headers = ("front", "budget", "bytes", "bits", "changed words %", "same clips %", "bundle")
+    headers = ("front", "budget", "bytes", "bits", f"changed {reports[0].unit} %", "same clips %", "bundle")
     return table(headers, rows)
 
 

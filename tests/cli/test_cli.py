@@ -146,6 +146,7 @@ class FakeCompiler(types.ModuleType):
             kernels={"filters": "QLinearConv"},
             parity=1e-6,
             agreement=Agreement(clips=4, seconds=9, word_error_rate=rate, identical=0.75),
+            unit="words",
             seconds=3,
             peak_memory=10**9,
         )
