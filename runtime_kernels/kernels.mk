@@ -1,6 +1,6 @@
 # Targets for the kernels; included by the top-level Makefile.
 
-.PHONY: bench-kernels test-kernels test-arm test-sanitizers
+.PHONY: bench-kernels test-kernels test-arm test-sanitizers arm-runtimes
 
 bench-kernels: $(READY)
 	$(PY) -m pip install --quiet --editable '.[test,executorch]'
@@ -9,8 +9,13 @@ bench-kernels: $(READY)
 test-kernels: $(READY)
 	$(PY) -m pytest tests/kernels -q
 
+# Unpacks ONNX Runtime and ExecuTorch for ARM into build/arm, where tests/matrix looks for them (70 MB).
+arm-runtimes: $(READY)
+	$(PY) tests/emulation.py
+
 test-arm: $(READY)
 	$(PY) -m pytest tests/kernels -q -k arm
+	$(PY) -m pytest tests/matrix -q
 
 test-sanitizers: $(READY)
 	$(PY) -m pytest tests/kernels -q -k sanitizers

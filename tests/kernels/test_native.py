@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from native_build import ARM_COMPILER, build_arm, build_native, build_sanitized, missing, run
 
-ARM_CPUS = {"cortex-a53": "neon", "cortex-a76": "neon_dotprod", "max,sve=off": "neon_i8mm"}
+from emulation import PROCESSORS, Processor
 
 
 @pytest.mark.slow
@@ -24,9 +24,9 @@ def test_no_path_reads_or_writes_past_a_buffer() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", ARM_CPUS)
-def test_arm_paths_give_the_same_bytes(cpu: str) -> None:
+@pytest.mark.parametrize("processor", PROCESSORS, ids=lambda processor: processor.model)
+def test_arm_paths_give_the_same_bytes(processor: Processor) -> None:
     if absent := missing(ARM_COMPILER, "qemu-aarch64", "cmake"):
         pytest.skip(f"{absent} is not installed (apt install qemu-user g++-aarch64-linux-gnu cmake)")
-    output = run("qemu-aarch64", "-cpu", cpu, str(build_arm()), "agree", "3")
-    assert output.split()[1] == ARM_CPUS[cpu], "the best path of this CPU was not the one expected"
+    output = run("qemu-aarch64", "-cpu", processor.model, str(build_arm()), "agree", "3")
+    assert output.split()[1] == processor.path, "the best path of this CPU was not the one expected"

@@ -10,17 +10,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from library_models import Layer, random_input, random_layer, require_library, save_graph, save_model
+from library_models import layer_node, require_library, save_graph, save_model
 from onnx import helper
 
 from bitvox import session_options
-from bitvox.compiler.passes.plan import WIDTHS
 from bitvox.compiler.passes.quantizer import RUN_FRAMES
 from bitvox.errors import InputError
 from bitvox.runtime_kernels import available_isas, reference
 from bitvox.runtime_kernels.adapters.onnxruntime.library import library_isa
-
-KINDS = ("linear", "conv", "grouped conv")
+from layers import KINDS, Layer, random_input, random_layer
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +33,7 @@ def open_model(path: Path, num_threads: int = 1) -> onnxruntime.InferenceSession
 
 
 def open_layer(folder: Path, layer: Layer, num_threads: int = 1, **changes: Any) -> Any:
-    return open_model(save_model(folder, layer.node(**changes), layer.packed, layer.bias), num_threads)
-
-
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_every_width_computes_what_the_specification_says(
-    tmp_path: Path, bits: int, kind: str, static: bool
-) -> None:
-    layer = random_layer(bits, kind, static)
-    x = random_input(layer)
-    (y,) = open_layer(tmp_path, layer).run(None, {"x": x})
-    expected = layer.expected(x)
-    assert y.shape == expected.shape
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    return open_model(save_model(folder, layer_node(layer, **changes), layer.packed, layer.bias), num_threads)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +53,7 @@ def test_a_run_of_frames_is_as_long_in_the_plan_as_in_the_kernel() -> None:
 def test_a_weight_that_is_not_aligned_is_copied(tmp_path: Path, offset: int) -> None:
     layer = random_layer(3, "linear", static=False)
     x = random_input(layer)
-    path = save_model(tmp_path, layer.node(), layer.packed, layer.bias, offset)
+    path = save_model(tmp_path, layer_node(layer), layer.packed, layer.bias, offset)
     (y,) = open_model(path).run(None, {"x": x})
     np.testing.assert_allclose(y, layer.expected(x), rtol=1e-4, atol=1e-4)
 
@@ -128,13 +112,13 @@ def test_a_damaged_header_is_refused_when_the_model_loads(tmp_path: Path, positi
     weight = layer.packed.copy()
     weight[position] ^= 0x80
     with pytest.raises(Exception, match=f"bitvox:NBitLinear with weight 'w': .*{line}"):
-        open_model(save_model(tmp_path, layer.node(), weight, layer.bias))
+        open_model(save_model(tmp_path, layer_node(layer), weight, layer.bias))
 
 
 def test_a_cut_weight_is_refused_when_the_model_loads(tmp_path: Path) -> None:
     layer = random_layer(3, "linear", static=False)
     with pytest.raises(Exception, match="wrong size"):
-        open_model(save_model(tmp_path, layer.node(), layer.packed[:-64], layer.bias))
+        open_model(save_model(tmp_path, layer_node(layer), layer.packed[:-64], layer.bias))
 
 
 def test_an_input_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -150,7 +134,7 @@ def test_an_input_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> No
 
 def test_a_convolution_refuses_a_bias_of_another_length(tmp_path: Path) -> None:
     layer = random_layer(3, "conv", static=False)
-    session = open_model(save_model(tmp_path, layer.node(), layer.packed, layer.bias[:-1]))
+    session = open_model(save_model(tmp_path, layer_node(layer), layer.packed, layer.bias[:-1]))
     with pytest.raises(Exception, match=r"bias of shape \[23\]; \[24\] is needed"):
         session.run(None, {"x": random_input(layer)})
 
