@@ -71,7 +71,10 @@ class DecodingOptions:
         task: Write down what is said, or translate it into English.
         timestamps: Whether segments carry times; without them, one segment has the whole text of a window.
         beams: Hypotheses that the search keeps; 1 is greedy.
-        max_tokens: The most tokens written of one window, without its prompt; None: what the checkpoint says.
+        max_tokens: The most tokens written of one window, without its prompt; None: what the checkpoint
+            says.
+        previous_text: Whether a window is read after the text of the window before. It helps names and
+            sentences across windows, and carries errors and loops on.
     """
 
     language: str | None = None
@@ -79,6 +82,7 @@ class DecodingOptions:
     timestamps: bool = False
     beams: int = 1
     max_tokens: int | None = None
+    previous_text: bool = False
 
 
 @dataclass(frozen=True)

@@ -87,13 +87,20 @@ def _povey(length: int) -> _Doubles:
 
 @cache
 def _triangles(rate: int, points: int, bins: int, lowest: float) -> _Doubles:
-    """Weight of each frequency in each filter, [points / 2 + 1, bins]: overlapping triangles."""
+    """Weight of each frequency in each filter, [points / 2 + 1, bins], triangles on the mel scale."""
     frequencies = _mel(np.arange(points // 2 + 1) * rate / points)
-    edges = np.linspace(_mel(np.float64(lowest)), _mel(np.float64(rate / 2)), bins + 2)
-    rising = (frequencies[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - frequencies[:, None]) / (edges[2:] - edges[1:-1])
-    return np.maximum(0.0, np.minimum(rising, falling))
+    return triangles(frequencies, np.linspace(_mel(np.float64(lowest)), _mel(np.float64(rate / 2)), bins + 2))
 
 
 def _mel(hertz: npt.NDArray[np.float64] | np.float64) -> _Doubles:
     return np.asarray(1127.0 * np.log1p(hertz / 700.0))
+
+
+def triangles(places: _Doubles, edges: _Doubles) -> _Doubles:
+    """Overlapping triangles of height 1: number i rises from edges[i] to edges[i + 1], falls to edges[i + 2].
+
+    Returns their values at `places`, [places, edges - 2].
+    """
+    rising = (places[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - places[:, None]) / (edges[2:] - edges[1:-1])
+    return np.maximum(0.0, np.minimum(rising, falling))

@@ -5,57 +5,17 @@ A file boundary: stored in the manifest.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag
+from pydantic import Discriminator, Tag
 
 from bitvox.compiler.frontend.features import LogMel
+from bitvox.compiler.frontend.processor_base import Processor
+from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 
 FloatArray = npt.NDArray[np.float32]
-
-# Wav2Vec2FeatureExtractor's documented constant in (x - mean) / sqrt(var + 1e-7).
-_VARIANCE_FLOOR = 1e-7
-
-
-class Processor(BaseModel):
-    """Features of one checkpoint, and what its logits mean.
-
-    Attributes:
-        sampling_rate: Samples per second that the model was trained on.
-        normalise: Whether a clip is brought to zero mean and unit variance first.
-        minimum_samples: Shortest clip that yields one frame.
-        samples_per_frame: Samples from one frame to the next.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sampling_rate: int
-    normalise: bool
-    minimum_samples: int
-    samples_per_frame: int
-
-    def features(self, samples: FloatArray) -> FloatArray:
-        """Model input, of `input_shape`, from samples [T] at `sampling_rate`."""
-        if not self.normalise:
-            return np.ascontiguousarray(samples, dtype=np.float32)
-        centred = samples.astype(np.float64) - samples.mean(dtype=np.float64)
-        return (centred / np.sqrt(np.mean(centred**2) + _VARIANCE_FLOOR)).astype(np.float32)
-
-    def input_shape(self, samples: int) -> tuple[int, ...]:
-        """Shape of the model input of that many samples; its first length grows with them."""
-        return (samples,)
-
-    @property
-    @abstractmethod
-    def outputs(self) -> int:
-        """Number of logits of a frame."""
-
-    @abstractmethod
-    def decode(self, logits: FloatArray) -> str:
-        """What logits [frames, outputs] say."""
 
 
 class CTCProcessor(Processor):
@@ -128,13 +88,16 @@ def _kind(value: Any) -> str:
     fields = value if isinstance(value, dict) else type(value).model_fields
     if "labels" in fields:
         return "classifier"
+    if "positions" in fields:
+        return "whisper"
     return "mel" if "mel" in fields else "ctc"
 
 
 AnyProcessor = Annotated[
     Annotated[CTCProcessor, Tag("ctc")]
     | Annotated[MelCTCProcessor, Tag("mel")]
-    | Annotated[ClassifierProcessor, Tag("classifier")],
+    | Annotated[ClassifierProcessor, Tag("classifier")]
+    | Annotated[WhisperProcessor, Tag("whisper")],
     Discriminator(_kind),
 ]
 """The field of a manifest that holds any of them; told apart by what they hold."""

@@ -1,0 +1,141 @@
+"""What turns a window of samples into Whisper's features and its tokens into text (Radford et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import field_validator
+
+from bitvox.compiler.frontend.byte_tokens import join_pieces, unpack_pieces
+from bitvox.compiler.frontend.decoding import DecodingOptions, Task
+from bitvox.compiler.frontend.processor_base import Processor
+from bitvox.compiler.frontend.whisper_features import WindowLogMel
+from bitvox.errors import InputError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class WhisperProcessor(Processor):
+    """Features, tokens and prompts of one checkpoint; `normalise` has no part in it.
+
+    Attributes:
+        mel: How a window of samples becomes features.
+        vocabulary: Bytes of every token, by `pack_pieces`; none of tokens that never appear in text.
+        positions: Tokens that the decoder can read, prompt included.
+        max_tokens: The most tokens that it writes of a window.
+        start: Token that every transcript begins with; `end`: that it ends with.
+        previous: Token before the text of the window before; None where there is none.
+        no_speech: Token whose probability after `start` is that of a window without speech.
+        no_timestamps: Token of a prompt for text without times; the tokens after it are times, one every two
+            frames. None of a checkpoint that writes no times.
+        last_first_time: The greatest number of a time token that text may begin with.
+        languages: Token of each language, by its code; empty where the checkpoint knows one only.
+        language_names: Code of each language, by its English names.
+        language: Code of the language that the checkpoint takes where none is asked for; None: detected.
+        tasks: Token of each task; empty where the checkpoint knows one only.
+        suppressed: Tokens that are never written; `suppressed_first`: that are not the first.
+    """
+
+    mel: WindowLogMel
+    vocabulary: str
+    positions: int
+    max_tokens: int
+    start: int
+    end: int
+    previous: int | None
+    no_speech: int | None
+    no_timestamps: int | None
+    last_first_time: int | None
+    languages: dict[str, int]
+    language_names: dict[str, str]
+    language: str | None
+    tasks: dict[Task, int]
+    suppressed: tuple[int, ...]
+    suppressed_first: tuple[int, ...]
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _whole(cls, vocabulary: str) -> str:
+        try:
+            unpack_pieces(vocabulary)
+        except OSError as error:
+            raise ValueError(str(error)) from None
+        return vocabulary
+
+    @property
+    def outputs(self) -> int:
+        """Number of tokens."""
+        return len(unpack_pieces(self.vocabulary))
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window."""
+        return self.mel.samples
+
+    @property
+    def first_time(self) -> int | None:
+        """Token of time 0, from which on all tokens are times; None where there are none."""
+        return None if self.no_timestamps is None else self.no_timestamps + 1
+
+    @property
+    def seconds_per_time(self) -> float:
+        """Seconds from one time token to the next."""
+        return 2 * self.mel.hop / self.sampling_rate
+
+    def input_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape [mels, frames] of the features of a window, however many samples it has."""
+        return self.mel.bins, self.mel.frames
+
+    def features(self, samples: FloatArray) -> FloatArray:
+        """Features [mels, frames] of the first window of samples [T] at `sampling_rate`."""
+        return self.mel.features(samples)
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """What tokens say, without prompts and times; most vocabularies put a space before each word."""
+        pieces = unpack_pieces(self.vocabulary)
+        return join_pieces(pieces[token] for token in tokens)
+
+    def decode(self, logits: FloatArray) -> str:
+        """Text of the likeliest token of each row of logits [tokens, vocabulary]."""
+        return self.text(logits.argmax(axis=-1).tolist()).strip()
+
+    def language_of(self, options: DecodingOptions) -> str | None:
+        """Code of the language to decode in; None: to be detected, or the only one.
+
+        Raises InputError, one line, where this checkpoint cannot do what is asked.
+        """
+        self._check(options)
+        if options.language is None:
+            return self.language
+        if not self.languages:
+            raise InputError(f"language {options.language!r}: this model knows one language; leave it out")
+        asked = options.language.strip().lower()
+        code = self.language_names.get(asked, asked)
+        if code not in self.languages:
+            known = ", ".join(sorted(self.languages))
+            raise InputError(f"language {options.language!r}: this model knows {known}")
+        return code
+
+    def _check(self, options: DecodingOptions) -> None:
+        if options.task not in (self.tasks or ("transcribe",)):
+            known = ", ".join(self.tasks) or "transcribe"
+            raise InputError(f"task {options.task!r}: this model knows {known}")
+        if options.timestamps and self.no_timestamps is None:
+            raise InputError("timestamps: this model writes none; leave them out")
+        if options.beams < 1:
+            raise InputError(f"beams {options.beams}: a search keeps at least 1")
+        if options.max_tokens is not None and options.max_tokens < 1:
+            raise InputError(f"max_tokens {options.max_tokens}: a transcript may have at least 1")
+        if options.previous_text and self.previous is None:
+            raise InputError("previous_text: this model has no token for it; leave it out")
+
+    def prompt(self, language: str | None, task: Task, timestamps: bool) -> tuple[int, ...]:
+        """Tokens between `start` and what is written, for a language by its code."""
+        tokens = [self.languages[language]] if language is not None else []
+        if task in self.tasks:
+            tokens.append(self.tasks[task])
+        if self.no_timestamps is not None and not timestamps:
+            tokens.append(self.no_timestamps)
+        return tuple(tokens)
