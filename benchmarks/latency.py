@@ -24,10 +24,11 @@ import numpy.typing as npt
 
 from bitvox.benchmarks.machine import machine
 from bitvox.benchmarks.probe import noise
+from bitvox.compiler.frontend.session import Session, run_model
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.bundle import Bundle, folder_bytes
 from bitvox.exporters.runner import open_session
-from bitvox.exporters.targets import Session, runtime
+from bitvox.exporters.targets import runtime
 from bitvox.progress import Progress, no_progress
 
 FloatArray = npt.NDArray[np.float32]
@@ -231,7 +232,7 @@ def _interleave(
         for turn in range(len(sessions)):
             index = (row + turn) % len(sessions)
             started = time.perf_counter()
-            sessions[index].run(features)
+            run_model(sessions[index], features)
             times[row, index] = time.perf_counter() - started
         count.after(None)
     return times[WARM_UP:]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bitvox.compiler.frontend.session import run_model
 from bitvox.exporters.runner import open_session
 from bitvox.exporters.targets import TARGETS
 from bitvox.memory import memory
@@ -36,7 +37,7 @@ def main(target: str, folder: str, num_threads: str, *shape: str) -> None:
         session = open_session(target, Path(folder), int(num_threads))
         found["load"] = time.perf_counter() - started
         started = time.perf_counter()
-        session.run(features)
+        run_model(session, features)
         found["first"] = time.perf_counter() - started
     found["resident"], found["peak"] = memory("VmRSS"), memory("VmHWM")
     print(json.dumps(found))

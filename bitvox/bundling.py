@@ -74,7 +74,7 @@ def judge(voice: Voice, folder: Path, target: str) -> Agreement | None:
     session, processor = open_session(target, folder, num_threads=1), voice.model.processor
     with single_threaded() as threads:  # near ties fall where they fall on any machine
         full = side_by_side(voice.model.transcribe, [clip.samples for clip in voice.judging], threads)
-    ours = [processor.decode(session.run(processor.features(clip.samples))) for clip in voice.judging]
+    ours = [processor.transcribe(session, clip.samples) for clip in voice.judging]
     counts = (count_labels if voice.model.family == "classifier" else count_words)(full, ours)
     return Agreement(
         clips=len(full),

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bitvox.compiler.frontend.processor import AnyProcessor
+from bitvox.compiler.frontend.session import Session
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
-from bitvox.exporters.targets import Session, runtime
+from bitvox.exporters.targets import runtime
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -38,6 +39,15 @@ class Runner:
 
         Raises InputError for samples of another shape, too few for one frame, or not finite.
         """
+        self._check(samples)
+        return self.processor.logits(self.session, samples)
+
+    def transcribe(self, samples: FloatArray) -> str:
+        """Greedy transcript, or label, of samples [T] at the model's rate; raises as `logits` does."""
+        self._check(samples)
+        return self.processor.transcribe(self.session, samples)
+
+    def _check(self, samples: FloatArray) -> None:
         if samples.ndim != 1:
             raise InputError(f"samples of shape {list(samples.shape)}: give one mono clip of shape [T]")
         minimum = self.processor.minimum_samples
@@ -45,11 +55,6 @@ class Runner:
             raise InputError(f"clip of {samples.size} samples: too short, the model needs {minimum}")
         if not np.isfinite(samples).all():
             raise InputError("clip holds NaN or infinite samples")
-        return self.session.run(self.processor.features(samples))
-
-    def transcribe(self, samples: FloatArray) -> str:
-        """Greedy transcript, or label, of samples [T] at the model's rate; raises as `logits` does."""
-        return self.processor.decode(self.logits(samples))
 
 
 def open_runner(bundle: Bundle, num_threads: int = 1) -> Runner:

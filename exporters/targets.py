@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bitvox.compiler.frontend.session import Session
 from bitvox.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,15 +105,7 @@ class Exporter(Protocol):
         ...
 
     def export_full_precision(self, model: SpeechModel, folder: Path) -> Path:
-        """Write the float32 model that bundles are compared with; returns its model file."""
-        ...
-
-
-class Session(Protocol):
-    """A loaded model file of any target."""
-
-    def run(self, features: FloatArray) -> FloatArray:
-        """Logits [frames, vocabulary] of features [T]."""
+        """Write the float32 model that bundles are compared with; returns its first model file."""
         ...
 
 
@@ -127,7 +120,7 @@ class Runtime(Protocol):
         ...
 
     def open_session(self, folder: Path, num_threads: int) -> Session:
-        """Load the model file in a folder; InputError when the runtime here does not take it."""
+        """Load the model in a folder; InputError when the runtime here does not take it."""
         ...
 
     def missing_operators(self, operators: Iterable[str]) -> list[str]:

@@ -142,7 +142,7 @@ class Worker:
     def _listen(self, folder: Path, target: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         session, processor = open_session(target, folder, num_threads=1), self.voice.model.processor
         return tuple(
-            (name, tuple(processor.decode(session.run(processor.features(clip))) for clip in clips))
+            (name, tuple(processor.transcribe(session, clip) for clip in clips))
             for name, clips in self.clips.items()
         )
 

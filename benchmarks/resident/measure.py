@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitvox.benchmarks.probe import memory, noise
-from bitvox.exporters.onnx.session import MODEL_NAME, create_session, open_session, quiet_options
-from bitvox.exporters.targets import Session
+from bitvox.compiler.frontend.session import MODEL, Session, run_model
+from bitvox.exporters.onnx.session import SUFFIX, create_session, open_session, quiet_options
 
 RATE = 16_000
 LENGTHS = (3, 10)
@@ -39,7 +39,7 @@ def _report_memory(folder: str) -> None:
     found["resident"], found["peak"] = memory("VmRSS"), memory("VmHWM")
     if folder != "-":
         for seconds in LENGTHS:
-            session.run(noise(seconds * RATE))
+            run_model(session, noise(seconds * RATE))
             found["runs"][str(seconds)] = memory("VmRSS")
     print(json.dumps(found))
 
@@ -57,14 +57,14 @@ def interleaved(folders: Sequence[Path], seconds: int, rounds: int) -> npt.NDArr
         for turn in range(len(sessions)):
             index = (row + turn) % len(sessions)
             started = time.thread_time()
-            sessions[index].run(features)
+            run_model(sessions[index], features)
             times[row, index] = time.thread_time() - started
     return times[1:]
 
 
 def by_operator(folder: Path, seconds: int, rounds: int, scratch: Path) -> list[tuple[str, int, float]]:
     """Operator, nodes, and the least seconds of the wall that each node took, summed; longest first."""
-    model = folder / MODEL_NAME
+    model = folder / f"{MODEL}{SUFFIX}"
     options = quiet_options(model, num_threads=1)
     options.enable_profiling = True
     options.profile_file_prefix = str(scratch / folder.name)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from bitvox.compiler.frontend.graphs import Graph, one_graph
 from bitvox.compiler.frontend.model import Kind, Role
 from bitvox.compiler.frontend.processor import AnyProcessor
 
@@ -28,6 +29,7 @@ class Family:
             it is known.
         share_group: Module path -> name of the group of sites that must share a width.
         reads: What its processor makes of samples.
+        graphs: (wrapped module, processor) -> the graphs that runtimes run of it.
     """
 
     architecture: str
@@ -38,3 +40,4 @@ class Family:
     share_group: Callable[[str], str]
     activation: Callable[[torch.nn.Module, str], Literal["gelu"] | None]
     reads: Literal["the waveform", "log-mel features"] = "the waveform"
+    graphs: Callable[[torch.nn.Module, AnyProcessor], tuple[Graph, ...]] = one_graph

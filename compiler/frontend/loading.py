@@ -22,8 +22,6 @@ from bitvox.errors import InputError
 
 REFERENCE_MODELS = ("reference-ctc",)
 
-_EXAMPLE_FRAMES = 4
-
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -43,6 +41,7 @@ def load_model(name: str | Path) -> SpeechModel:
     fingerprint = _fingerprint(module, config, processor)  # of the tensors as stored, before any is folded
     prepare(module)
     wrapped = family.wrap(module)
+    graphs = family.graphs(wrapped, processor)
     return SpeechModel(
         source=str(name),
         fingerprint=fingerprint,
@@ -50,7 +49,8 @@ def load_model(name: str | Path) -> SpeechModel:
         family=family.kind,
         module=wrapped,
         processor=processor,
-        sites=find_sites(wrapped, family, _example(processor)),
+        graphs=graphs,
+        sites=find_sites(wrapped, family, graphs),
         licence=_licence(folder),
     )
 
@@ -121,11 +121,6 @@ def _read_weights(family: Family, folder: Path) -> tuple[torch.nn.Module, AnyPro
     except Exception as error:  # transformers, safetensors and torch each raise their own for a broken file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"model '{folder}': the checkpoint cannot be loaded ({reason[:200]})") from error
-
-
-def _example(processor: AnyProcessor) -> torch.Tensor:
-    """A short input of zeros."""
-    return torch.zeros(1, *processor.input_shape(_EXAMPLE_FRAMES * processor.minimum_samples))
 
 
 def _fingerprint(module: torch.nn.Module, config: dict[str, Any], processor: AnyProcessor) -> str:

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bitvox.compiler.frontend.graphs import Graph, TorchSession
 from bitvox.compiler.frontend.processor import AnyProcessor
+from bitvox.compiler.frontend.session import MODEL
 
 Operator = Literal["linear", "conv1d"]
 Kind = Literal["ctc", "classifier"]
@@ -42,6 +44,7 @@ class Site:
         has_bias: Whether the operator adds a bias [N].
         conv: Geometry, for `conv1d` only.
         activation: The function that alone reads the output, where passes can make use of it.
+        graph: Name of the graph that runs it.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Site:
     has_bias: bool
     conv: ConvGeometry | None = None
     activation: Literal["gelu"] | None = None
+    graph: str = MODEL
 
     @property
     def weights(self) -> int:
@@ -74,7 +78,8 @@ class SpeechModel:
             result.
         architecture: Class name of the checkpoint, e.g. `Wav2Vec2ForCTC`.
         family: What its logits say: text (`ctc`), or one label for a clip (`classifier`).
-        module: Prepared float32 module in eval mode: samples [B, T] in, logits [B, frames, outputs] out.
+        module: Prepared float32 module in eval mode: called on `inputs` it gives logits [1, frames, outputs].
+        graphs: What runtimes run of it; `sites` of an earlier graph come first.
         processor: Feature normalisation and decoding, free of torch.
         sites: Every weight that can be quantised, in execution order.
         licence: Licence named by the checkpoint's card, or `unknown`.
@@ -86,6 +91,7 @@ class SpeechModel:
     family: Kind
     module: torch.nn.Module
     processor: AnyProcessor
+    graphs: tuple[Graph, ...]
     sites: tuple[Site, ...]
     licence: str
 
@@ -109,12 +115,23 @@ class SpeechModel:
             groups.setdefault(site.share_group, []).append(site)
         return (tuple(group) for group in groups.values())
 
-    @torch.inference_mode()
+    @property
+    def session(self) -> TorchSession:
+        """The full-precision model as what transcribes runs it."""
+        return TorchSession(self.module, self.graphs)
+
+    def inputs(self, samples: FloatArray) -> tuple[torch.Tensor, ...]:
+        """What `module`, or a quantised copy of it, is called on for one clip of samples [T].
+
+        The model's input, and of a model that writes token after token also the tokens that it writes at full
+        precision: each site then runs once in a call, on the very steps of that decoding.
+        """
+        return tuple(torch.from_numpy(value) for value in self.processor.inputs(self.session, samples))
+
     def logits(self, samples: FloatArray) -> FloatArray:
         """Full-precision logits [frames, vocabulary] of one clip of samples [T] at the model's rate."""
-        features = self.processor.features(samples)
-        return self.module(torch.from_numpy(features)[None])[0].numpy()
+        return self.processor.logits(self.session, samples)
 
     def transcribe(self, samples: FloatArray) -> str:
         """Greedy transcript, or label, of one clip of samples [T] at the model's rate."""
-        return self.processor.decode(self.logits(samples))
+        return self.processor.transcribe(self.session, samples)

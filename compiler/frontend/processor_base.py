@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
+
+from bitvox.compiler.frontend.session import Array, Session, run_model
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -50,3 +53,19 @@ class Processor(BaseModel):
     @abstractmethod
     def decode(self, logits: FloatArray) -> str:
         """What logits [frames, outputs] say."""
+
+    def inputs(self, session: Session, samples: FloatArray) -> tuple[Array, ...]:
+        """What the torch module is called on for one clip, as `SpeechModel.inputs` says."""
+        return (self.features(samples)[None],)
+
+    def retrace(self, session: Session, inputs: Sequence[Array]) -> FloatArray:
+        """Logits [frames, outputs] of another session on the `inputs` of the torch module."""
+        return run_model(session, inputs[0][0])
+
+    def logits(self, session: Session, samples: FloatArray) -> FloatArray:
+        """Logits [frames, outputs] of one clip of samples [T] at `sampling_rate`."""
+        return run_model(session, self.features(samples))
+
+    def transcribe(self, session: Session, samples: FloatArray) -> str:
+        """What one clip of samples [T] at `sampling_rate` says."""
+        return self.decode(self.logits(session, samples))

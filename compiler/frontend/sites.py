@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from bitvox.compiler.frontend.family import Family
+from bitvox.compiler.frontend.graphs import Graph
 from bitvox.compiler.frontend.model import ConvGeometry, Site
 from bitvox.errors import InputError
 
 
-def find_sites(module: torch.nn.Module, family: Family, example: torch.Tensor) -> tuple[Site, ...]:
-    """Sites of a prepared module, found by running it once on an example of its input.
+def find_sites(module: torch.nn.Module, family: Family, graphs: Sequence[Graph]) -> tuple[Site, ...]:
+    """Sites of a prepared module, found by running each of its graphs once.
 
     Raises:
         InputError: A layer with a weight matrix cannot be handled; names its module path and the reason.
     """
-    order = _execution_order(module, example)
+    order = [(name, graph.name) for graph in graphs for name in _execution_order(module, graph)]
+    names = [name for name, _ in order]
     for name, child in module.named_modules():
-        if reason := _unsupported(child, calls=order.count(name)):
+        if reason := _unsupported(child, calls=names.count(name)):
             raise InputError(f"layer '{name}' ({type(child).__name__}) cannot be handled: {reason}")
-    return tuple(_describe(name, module, family) for name in order)
+    return tuple(_describe(name, graph, module, family) for name, graph in order)
 
 
-def _execution_order(module: torch.nn.Module, example: torch.Tensor) -> list[str]:
+def _execution_order(module: torch.nn.Module, graph: Graph) -> list[str]:
     order: list[str] = []
     hooks = [
         child.register_forward_hook(lambda *_, name=name: order.append(name))
@@ -31,7 +35,7 @@ def _execution_order(module: torch.nn.Module, example: torch.Tensor) -> list[str
     ]
     try:
         with torch.inference_mode():
-            module(example)
+            graph.bound(module)(*(port.smallest() for port in graph.inputs))
     finally:
         for hook in hooks:
             hook.remove()
@@ -54,7 +58,7 @@ def _unsupported(module: torch.nn.Module, calls: int) -> str | None:
     return None
 
 
-def _describe(name: str, model: torch.nn.Module, family: Family) -> Site:
+def _describe(name: str, graph: str, model: torch.nn.Module, family: Family) -> Site:
     module = model.get_submodule(name)
     assert isinstance(module, torch.nn.Linear | torch.nn.Conv1d)
     conv = None
@@ -70,4 +74,5 @@ def _describe(name: str, model: torch.nn.Module, family: Family) -> Site:
         has_bias=module.bias is not None,
         conv=conv,
         activation=family.activation(model, name),
+        graph=graph,
     )

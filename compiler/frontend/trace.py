@@ -13,11 +13,9 @@ from contextlib import contextmanager
 
 import torch
 
+from bitvox.compiler.frontend.graphs import Graph
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.errors import InputError
-
-_MAXIMUM_SECONDS = 60
-_EXAMPLE_SECONDS = 2
 
 
 @torch.library.custom_op("bitvox::linear_site", mutates_args=())
@@ -71,25 +69,19 @@ class _Conv1dSite(torch.nn.Module):
         return torch.ops.bitvox.conv1d_site(x, self.index, *self.geometry)
 
 
-def trace(model: SpeechModel) -> torch.export.ExportedProgram:
-    """Program from model input [1, T, ...] to logits [1, frames, outputs], T dynamic, sites opaque.
+def trace(model: SpeechModel, graph: Graph) -> torch.export.ExportedProgram:
+    """Program of one graph, its lengths dynamic, sites opaque.
 
     Raises:
         InputError: The module cannot be traced; carries torch.export's first line.
     """
-    processor = model.processor
-    two_frames = processor.minimum_samples + processor.samples_per_frame
-    rate = processor.sampling_rate
-    shortest, *_ = processor.input_shape(two_frames)
-    longest, *_ = processor.input_shape(_MAXIMUM_SECONDS * rate)
-    length = torch.export.Dim("length", min=shortest, max=longest)
     with _opaque_sites(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(
-                model.module,
-                (torch.zeros(1, *processor.input_shape(_EXAMPLE_SECONDS * rate)),),
-                dynamic_shapes=({1: length},),
+                graph.bound(model.module),
+                tuple(port.example() for port in graph.inputs),
+                dynamic_shapes=graph.dynamic_shapes(),
                 # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the
                 # stride.
                 prefer_deferred_runtime_asserts_over_guards=True,

@@ -97,13 +97,13 @@ class CalibratePass:
         if not needs_clips:
             return observed
         with watching(context.model, quantised, observed.visit):
-            for number, features in clip_inputs(context, "calibrate"):
+            for number, inputs in clip_inputs(context, "calibrate"):
                 observed.clip = number
                 if self.method == "hessian":
-                    _back_propagate_sampled_labels(context.model.module, features, generator)
+                    _back_propagate_sampled_labels(context.model.module, inputs, generator)
                 else:
                     with torch.inference_mode():
-                        context.model.module(features)
+                        context.model.module(*inputs)
         observed.check_finite()
         return observed
 
@@ -185,15 +185,16 @@ def _frames(site: Site) -> int:
 
 
 def _back_propagate_sampled_labels(
-    module: torch.nn.Module, features: Tensor, generator: torch.Generator
+    module: torch.nn.Module, inputs: tuple[Tensor, ...], generator: torch.Generator
 ) -> None:
     """Send the gradient of the cross entropy against sampled labels through the sites, to their hooks.
 
     Only the path to the input is differentiated, so that no weight gradient is ever computed or stored.
     """
     with torch.enable_grad():
+        features, *rest = inputs
         source = features.clone().requires_grad_(True)
-        logits = module(source)[0]
+        logits = module(source, *rest)[0]
         labels = torch.multinomial(logits.detach().softmax(dim=-1), 1, generator=generator)[:, 0]
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         torch.autograd.grad(loss, source)

@@ -99,14 +99,14 @@ class _Trial:
         """Logarithm of the distribution over the vocabulary, [1, frames, vocabulary] of each excerpt."""
 
         @torch.inference_mode()
-        def run(features: Tensor) -> Tensor:
-            return functional.log_softmax(module(features), dim=-1)
+        def run(inputs: tuple[Tensor, ...]) -> Tensor:
+            return functional.log_softmax(module(*inputs), dim=-1)
 
         return side_by_side(run, self._inputs, self._threads)
 
 
-def _excerpts(context: PassContext) -> list[Tensor]:
-    """The first seconds of as many clips as there is time for, as model inputs [1, T]."""
+def _excerpts(context: PassContext) -> list[tuple[Tensor, ...]]:
+    """The first seconds of as many clips as there is time for, as inputs of the module."""
     processor = context.model.processor
     left = _SECONDS * processor.sampling_rate
     inputs = []
@@ -114,7 +114,7 @@ def _excerpts(context: PassContext) -> list[Tensor]:
         part = samples[:left]
         if part.size < processor.minimum_samples:
             break
-        inputs.append(torch.from_numpy(processor.features(part))[None])
+        inputs.append(context.model.inputs(part))
         left -= part.size
     return inputs
 

@@ -37,12 +37,12 @@ def watching(model: SpeechModel, sites: Sequence[Site], visit: Visit) -> Iterato
             handle.remove()
 
 
-def clip_inputs(context: PassContext, stage: str) -> Iterator[tuple[int, Tensor]]:
-    """Number and model input [1, T] of each clip, progress told after each; InputError if there is none."""
+def clip_inputs(context: PassContext, stage: str) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """Number and module inputs of each clip, progress told after each; InputError if there is none."""
     if not context.clips:
         raise InputError("audio: no clip to calibrate with; give at least one")
     for number, samples in enumerate(context.clips):
-        yield number, torch.from_numpy(context.model.processor.features(samples))[None]
+        yield number, context.model.inputs(samples)
         context.progress(stage, number + 1, len(context.clips))
 
 

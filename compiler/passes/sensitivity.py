@@ -46,8 +46,8 @@ class MeasureSensitivityPass:
             statistics[site.name].update(output)
 
         with watching(context.model, context.model.sites, visit):
-            for _, features in clip_inputs(context, "measure sensitivity"):
-                context.model.module(features)
+            for _, inputs in clip_inputs(context, "measure sensitivity"):
+                context.model.module(*inputs)
         scores = {name: statistic.value() for name, statistic in statistics.items()}
         for name, score in scores.items():
             if not math.isfinite(score):

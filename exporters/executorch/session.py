@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bitvox.compiler.frontend.session import LOGITS, MODEL, SAMPLES, Array
 from bitvox.compiler.passes.plan import Kernels
 from bitvox.errors import InputError
 from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, frames, method_samples, windows
@@ -56,6 +57,17 @@ class ExecutorchSession:
     def longest(self) -> int:
         """Samples of the longest clip that runs in one piece."""
         return max(self.methods)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The one graph."""
+        return (MODEL,)
+
+    def call(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Logits [1, frames, outputs] of samples [1, T], by name."""
+        if graph != MODEL:
+            raise KeyError(graph)
+        return {LOGITS: self.run(inputs[SAMPLES][0])[None]}
 
     def run(self, features: FloatArray) -> FloatArray:
         """Logits [frames, outputs] of features [T]; a long clip goes in windows, see `lengths`."""

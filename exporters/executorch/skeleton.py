@@ -67,8 +67,14 @@ def build_skeleton(model: SpeechModel) -> bytes:
 def traced_skeleton(model: SpeechModel) -> bytes:
     """An archive with nothing lowered in it, for a program that is written once.
 
-    Raises InputError for a model that reads features: lengths and windows are in samples.
+    Raises InputError for a model that reads features, since lengths and windows are in samples, and for one
+    of several graphs.
     """
+    if len(model.graphs) > 1:
+        raise InputError(
+            f"model '{model.source}': runs in {len(model.graphs)} graphs, and executorch here takes one; "
+            "compile it with --target onnx"
+        )
     if len(model.processor.input_shape(model.processor.minimum_samples)) > 1:
         raise InputError(
             f"model '{model.source}': reads log-mel features, which the executorch target does not take; "
@@ -80,7 +86,7 @@ def traced_skeleton(model: SpeechModel) -> bytes:
         PER_FRAME: model.processor.samples_per_frame,
     }
     traced = io.BytesIO()
-    torch.export.save(trace(model), traced)
+    torch.export.save(trace(model, model.graphs[0]), traced)
     return _archive({_TRACED: traced.getvalue(), _NUMBERS: json.dumps(numbers).encode()})
 
 

@@ -1,9 +1,10 @@
-"""Skeleton + packed model -> `model.onnx` and `model.onnx.data`."""
+"""Skeleton + packed model -> one `.onnx` file per graph and `model.onnx.data`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
@@ -12,30 +13,38 @@ from bitvox.compiler.lowering.packed import PackedModel
 from bitvox.exporters.onnx.data_file import DATA_FILE, DataWriter
 from bitvox.exporters.onnx.forms import SiteValues, SiteWriter
 from bitvox.exporters.onnx.norms import fuse_norms, is_exact_gelu, sole_reader
+from bitvox.exporters.onnx.session import SUFFIX
 from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
 from bitvox.exporters.onnx.standard import needed_versions
 from bitvox.exporters.onnx.weights import GraphWriter, float_constant, is_half
 
-MODEL_FILE = "model.onnx"
+
+@dataclass(frozen=True)
+class WrittenGraph:
+    """The file of one graph, and where each of its sites is in it."""
+
+    name: str
+    file: Path
+    sites: dict[str, SiteValues]
 
 
 @dataclass(frozen=True)
 class WrittenModel:
-    """The two files, and where each site is in the graph."""
+    """The graphs, and the one file of the tensors that they read."""
 
-    model: Path
+    graphs: tuple[WrittenGraph, ...]
     data: Path
-    sites: dict[str, SiteValues]
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Both files."""
-        return self.model, self.data
+        """Every file."""
+        return (*(graph.file for graph in self.graphs), self.data)
 
     @property
     def operators(self) -> tuple[str, ...]:
-        """Every operator that the model needs, as `domain:Name`."""
-        nodes = onnx.load(self.model, load_external_data=False).graph.node
+        """Every operator that the graphs need, as `domain:Name`."""
+        protos = (onnx.load(graph.file, load_external_data=False) for graph in self.graphs)
+        nodes = (node for proto in protos for node in proto.graph.node)
         return tuple(sorted({f"{node.domain or 'ai.onnx'}:{node.op_type}" for node in nodes}))
 
 
@@ -47,14 +56,23 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
         packed: Weights of every site, in the order of `SpeechModel.sites`.
         folder: Existing folder.
     """
-    model = load_skeleton(skeleton)
+    with (folder / DATA_FILE).open("wb") as stream:
+        graphs = tuple(
+            _write_graph(name, model, packed, stream, folder)
+            for name, model in load_skeleton(skeleton).items()
+        )
+    return WrittenModel(graphs, folder / DATA_FILE)
+
+
+def _write_graph(
+    name: str, model: ir.Model, packed: PackedModel, stream: BinaryIO, folder: Path
+) -> WrittenGraph:
     if packed.plan.kernels == "packed":
         fuse_norms(model)
-    with (folder / DATA_FILE).open("wb") as stream:
-        data = DataWriter(model.graph, stream, folder, packed.plan.storage, packed.plan.kernels)
-        sites = _write_sites(model.graph, packed, data)
-        halve_constants(model.graph)
-        data.move_initializers()
+    data = DataWriter(model.graph, stream, folder, packed.plan.storage, packed.plan.kernels)
+    sites = _write_sites(model.graph, packed, data)
+    halve_constants(model.graph)
+    data.move_initializers()
     if not any(node.domain == DOMAIN for node in model.graph):
         model.opset_imports.pop(DOMAIN, None)
     opset, ir_version = needed_versions(packed.plan)
@@ -62,8 +80,9 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
     model.ir_version = max(model.ir_version, ir_version)
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]  # restates the initializers' types
-    (folder / MODEL_FILE).write_bytes(proto.SerializeToString(deterministic=True))
-    return WrittenModel(folder / MODEL_FILE, folder / DATA_FILE, sites)
+    file = folder / f"{name}{SUFFIX}"
+    file.write_bytes(proto.SerializeToString(deterministic=True))
+    return WrittenGraph(name, file, sites)
 
 
 def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict[str, SiteValues]:

@@ -75,7 +75,10 @@ def _bias_bytes(model: SpeechModel, site: Site) -> int:
 
 
 def _skeleton_bytes(skeleton: bytes) -> int:
-    model = load_skeleton(skeleton)
+    return sum(_graph_file_bytes(model) for model in load_skeleton(skeleton).values())
+
+
+def _graph_file_bytes(model: ir.Model) -> int:
     halve_constants(model.graph)
     proto = ir.to_proto(model)
     placeholders = sum(node.ByteSize() for node in proto.graph.node if node.domain == DOMAIN)

@@ -45,22 +45,24 @@ def prove(
         RequestError: A site meant for integers runs in float (unless allowed), or differs from the torch
             model.
     """
-    kernels = kernels_reached(written.model, written.sites)
+    kernels: dict[str, str] = {}
+    for graph in written.graphs:
+        kernels |= kernels_reached(graph.file, graph.sites)
     in_float = check_kernels(kernels, packed.plan)
     if in_float and not allow_float:
         raise RequestError(
             f"site '{in_float[0]}' runs in float ({kernels[in_float[0]]}), and {len(in_float) - 1} more; "
             "choose --activations static, or accept it with --allow-float"
         )
-    parity = measure_parity(model, packed.plan, written.model, written.sites, kernels, samples)
+    parity = measure_parity(model, packed.plan, written, kernels, samples)
     parity.check()
     return ExportReport(kernels, tuple(in_float), parity)
 
 
 def export_full_precision(model: SpeechModel, folder: Path) -> Path:
-    """Write the float32 model that bundles are compared with; returns its `model.onnx`."""
+    """Write the float32 model that bundles are compared with; returns its first file."""
     folder.mkdir(parents=True, exist_ok=True)
-    return write_model(build_skeleton(model), full_precision(model), folder).model
+    return write_model(build_skeleton(model), full_precision(model), folder).files[0]
 
 
 def longest_kernel(site: Site, plan: QuantPlan) -> str:

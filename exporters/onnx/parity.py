@@ -6,21 +6,21 @@ made it and does not travel down the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from torch.nn import functional
 
-from bitvox.compiler.frontend.model import FloatArray, SpeechModel
+from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
+from bitvox.compiler.frontend.session import Array
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.quantizer import QuantisedSite
+from bitvox.exporters.onnx.build import WrittenGraph, WrittenModel
 from bitvox.exporters.onnx.forms import SiteValues
-from bitvox.exporters.onnx.session import create_session, quiet_options
-from bitvox.exporters.onnx.skeleton import INPUT, OUTPUT
+from bitvox.exporters.onnx.session import SUFFIX, create_session, open_session, quiet_options
 from bitvox.exporters.proof import Parity
 
 # Root mean square of the difference over that of the output. Sums in another order differ by 1e-6; a value
@@ -41,29 +41,75 @@ _OWN_ROUNDING = {"MatMulNBits": 2e-2}
 def measure_parity(
     model: SpeechModel,
     plan: QuantPlan,
-    written: Path,
-    sites: Mapping[str, SiteValues],
+    written: WrittenModel,
     kernels: Mapping[str, str],
     samples: FloatArray,
 ) -> Parity:
-    """Compare every site of the file with its quantised torch form on one clip of samples [T]."""
-    features = model.processor.features(samples)[None]
-    values = _run_with_site_values(written, sites, features)
-    difference = {}
-    for site in model.sites:
-        at = sites[site.name]
-        entry = plan.site(site.name)
-        reference = QuantisedSite(model.site_module(site), site, entry, plan.kernels)
+    """Compare every site of the files with its quantised torch form on one clip of samples [T]."""
+    inputs = model.processor.inputs(model.session, samples)
+    watched = _WatchedSession(model, plan, written)
+    logits = model.processor.retrace(watched, inputs)
+    shipped = model.processor.retrace(open_session(written.data.parent, num_threads=1), inputs)
+    difference = {site.name: watched.difference.get(site.name, float("inf")) for site in model.sites}
+    allowed = {name: _OWN_ROUNDING.get(kernels[name], TOLERANCE) for name in difference}
+    return Parity(difference, allowed, _relative(shipped, logits, step=0.0), _SHIPPED_TOLERANCE)
+
+
+class _WatchedSession:
+    """The written graphs (a `Session`); each call compares the sites that it runs.
+
+    Attributes:
+        difference: The largest relative difference so far, by site.
+    """
+
+    def __init__(self, model: SpeechModel, plan: QuantPlan, written: WrittenModel) -> None:
+        self.difference: dict[str, float] = {}
+        self._model, self._plan = model, plan
+        self._written = {graph.name: graph for graph in written.graphs}
+        self._sessions = {name: _open_exposed(graph) for name, graph in self._written.items()}
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs."""
+        return tuple(self._written)
+
+    def call(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of one graph by name."""
+        session, sites = self._sessions[graph], self._written[graph].sites
+        names = [value.name for value in session.get_outputs()]
+        values = {**inputs, **dict(zip(names, session.run(names, dict(inputs)), strict=True))}
+        for site in self._model.sites:
+            if site.graph == graph:
+                found = self._compare(site, sites[site.name], values)
+                self.difference[site.name] = max(found, self.difference.get(site.name, 0.0))
+        return values
+
+    def _compare(self, site: Site, at: SiteValues, values: Mapping[str, Array]) -> float:
+        entry = self._plan.site(site.name)
+        reference = QuantisedSite(self._model.site_module(site), site, entry, self._plan.kernels)
         with torch.inference_mode():
             output = reference(torch.from_numpy(values[at.input]))
             expected = (functional.gelu(output) if at.activation == "gelu" else output).numpy()
-        rounded = entry.activations == "static" and site.operator == "conv1d" and plan.kernels == "stock"
+        rounded = (
+            entry.activations == "static" and site.operator == "conv1d" and self._plan.kernels == "stock"
+        )
         coarse = entry.output_range if rounded else None
-        step = coarse.scale if coarse is not None else 0.0
-        difference[site.name] = _relative(values[at.output], expected, step)
-    (shipped,) = _run(written, [OUTPUT], features)
-    allowed = {name: _OWN_ROUNDING.get(kernels[name], TOLERANCE) for name in difference}
-    return Parity(difference, allowed, _relative(shipped, values[OUTPUT], step=0.0), _SHIPPED_TOLERANCE)
+        return _relative(values[at.output], expected, coarse.scale if coarse is not None else 0.0)
+
+
+def _open_exposed(written: WrittenGraph) -> onnxruntime.InferenceSession:
+    """A session of a graph in which the input and output of every site are graph outputs."""
+    proto = onnx.load(written.file, load_external_data=False)
+    present = {value.name for value in (*proto.graph.output, *proto.graph.input)}
+    for name in dict.fromkeys(name for at in written.sites.values() for name in (at.input, at.output)):
+        if name not in present:
+            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    path = written.file.with_name(f"parity{SUFFIX}")  # beside the data that it reads
+    path.write_bytes(proto.SerializeToString())
+    try:
+        return create_session(path, quiet_options(path, num_threads=1))
+    finally:
+        path.unlink()
 
 
 def _relative(actual: FloatArray, expected: FloatArray, step: float) -> float:
@@ -80,34 +126,3 @@ def _relative(actual: FloatArray, expected: FloatArray, step: float) -> float:
         error = np.where(ties, 0.0, error)
     size = np.sqrt(np.mean(np.square(expected.astype(np.float64))))
     return float(np.sqrt(np.mean(np.square(error))) / max(size, 1e-12))
-
-
-def _run_with_site_values(
-    written: Path, sites: Mapping[str, SiteValues], features: FloatArray
-) -> dict[str, FloatArray]:
-    with _exposed(written, sites) as (path, names):
-        return dict(zip(names, _run(path, names, features), strict=True))
-
-
-def _run(path: Path, names: list[str], features: FloatArray) -> list[FloatArray]:
-    session = create_session(path, quiet_options(path, num_threads=1))
-    outputs: list[FloatArray] = session.run(names, {INPUT: features})
-    return outputs
-
-
-@contextmanager
-def _exposed(written: Path, sites: Mapping[str, SiteValues]) -> Iterator[tuple[Path, list[str]]]:
-    """A copy of the graph beside its data file in which the input and output of every site are graph
-    outputs."""
-    proto = onnx.load(written, load_external_data=False)
-    present = {value.name for value in (*proto.graph.output, *proto.graph.input)}
-    names = list(dict.fromkeys([OUTPUT, *(name for at in sites.values() for name in (at.input, at.output))]))
-    for name in names:
-        if name not in present:
-            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    path = written.with_name("parity.onnx")
-    path.write_bytes(proto.SerializeToString())
-    try:
-        yield path, names
-    finally:
-        path.unlink()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
+from bitvox.compiler.frontend.session import LOGITS, MODEL, SAMPLES, Array
 from bitvox.errors import InputError
 from bitvox.exporters.onnx.model_file import imported_domains
 from bitvox.runtime_kernels.adapters.onnxruntime import library
@@ -20,34 +19,43 @@ from bitvox.runtime_kernels.adapters.onnxruntime import library
 if TYPE_CHECKING:
     from bitvox.compiler.passes.plan import Kernels
 
-FloatArray = npt.NDArray[np.float32]
-
 PACKAGES = ("onnxruntime",)
-MODEL_NAME = "model.onnx"
-INPUT_NAME, OUTPUT_NAME = "samples", "logits"
+SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
 class OnnxSession:
-    """`samples` float32 [1, T] in, `logits` float32 [1, frames, vocabulary] out."""
+    """The graphs of a folder, loaded."""
 
-    session: onnxruntime.InferenceSession
+    sessions: Mapping[str, onnxruntime.InferenceSession]
 
-    def run(self, features: FloatArray) -> FloatArray:
-        """Logits [frames, vocabulary] of features [T]."""
-        logits: FloatArray = self.session.run([OUTPUT_NAME], {INPUT_NAME: features[None]})[0][0]
-        return logits
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs."""
+        return tuple(self.sessions)
+
+    def call(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of one graph by name; KeyError for a graph that the folder does not have."""
+        session = self.sessions[graph]
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
 def open_session(folder: Path, num_threads: int) -> OnnxSession:
-    """Load `model.onnx` in a folder by path, so that its external data is mapped and not copied.
+    """Load the graphs in a folder by path, so that their external data is mapped and not copied.
 
-    Raises InputError when there is no such file, it needs bitvox's operator library and that is missing, ONNX
-    Runtime refuses it, or its signature is another.
+    Raises InputError when there is none, one needs bitvox's operator library and that is missing, ONNX
+    Runtime refuses one, or its signature is another.
     """
-    path = folder / MODEL_NAME
-    if not path.is_file():
-        raise InputError(f"{path}: missing; an ONNX model folder holds {MODEL_NAME}")
+    files = sorted(folder.glob(f"*{SUFFIX}"))
+    if not files:
+        raise InputError(f"{folder}: no {MODEL}{SUFFIX}; an ONNX model folder holds one, or a file per graph")
+    sessions = {path.name.removesuffix(SUFFIX): _open(path, num_threads) for path in files}
+    _return_freed_memory()
+    return OnnxSession(sessions)
+
+
+def _open(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
     options = quiet_options(path, num_threads)
     try:
         session = create_session(path, options)
@@ -56,12 +64,11 @@ def open_session(folder: Path, num_threads: int) -> OnnxSession:
             f"{path}: ONNX Runtime {onnxruntime.__version__} refuses it: {_one_line(error)}"
         ) from error
     names = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
-    if names != ([INPUT_NAME], [OUTPUT_NAME]):
+    if path.name == f"{MODEL}{SUFFIX}" and names != ([SAMPLES], [LOGITS]):
         raise InputError(
-            f"{path}: has inputs and outputs {names}; a bundle's model has {INPUT_NAME} and {OUTPUT_NAME}"
+            f"{path}: has inputs and outputs {names}; a bundle's model has {SAMPLES} and {LOGITS}"
         )
-    _return_freed_memory()
-    return OnnxSession(session)
+    return session
 
 
 def quiet_options(model: Path, num_threads: int) -> onnxruntime.SessionOptions:

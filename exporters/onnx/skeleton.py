@@ -1,5 +1,4 @@
-"""The traced model as ONNX with one placeholder node per site: the graph that every storage form is built
-from."""
+"""The traced graphs as ONNX with one placeholder node per site: what every storage form is built from."""
 
 from __future__ import annotations
 
@@ -7,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 
 import onnx
@@ -14,11 +14,10 @@ import onnx_ir as ir
 import torch
 from onnxscript import values
 
+from bitvox.compiler.frontend.graphs import Graph, Length
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.trace import trace
 from bitvox.exporters.onnx.resident import DOMAIN
-
-INPUT, OUTPUT = "samples", "logits"
 
 _Schema = onnx.defs.OpSchema
 
@@ -50,34 +49,42 @@ def _conv1d_site(
 
 
 def build_skeleton(model: SpeechModel) -> bytes:
-    """Serialised ONNX model: `samples` [1, T], or features
-    [1, T, width], to `logits` [1, frames, outputs], sites as `bitvox` nodes.
+    """A zip archive of one ONNX model per graph, sites as `bitvox` nodes.
 
     It holds no site weight, so it is small; names are short and the same on every run.
     """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for graph in model.graphs:
+            archive.writestr(zipfile.ZipInfo(graph.name), _export(model, graph))
+    return buffer.getvalue()
+
+
+def load_skeleton(serialised: bytes) -> dict[str, ir.Model]:
+    """The models that `build_skeleton` serialised, by graph in order, fresh to be rewritten."""
+    with zipfile.ZipFile(io.BytesIO(serialised)) as archive:
+        return {name: ir.from_proto(onnx.load_from_string(archive.read(name))) for name in archive.namelist()}
+
+
+def _export(model: SpeechModel, graph: Graph) -> bytes:
     with _quiet():
         program = torch.onnx.export(
-            trace(model),
+            trace(model, graph),
             dynamo=True,
             custom_translation_table={
                 torch.ops.bitvox.linear_site.default: _linear_site,
                 torch.ops.bitvox.conv1d_site.default: _conv1d_site,
             },
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            input_names=[port.name for port in graph.inputs],
+            output_names=[port.name for port in graph.outputs],
             verbose=False,
         )
     assert program is not None
-    _strip(program.model)
+    _strip(program.model, graph)
     return ir.to_proto(program.model).SerializeToString(deterministic=True)
 
 
-def load_skeleton(serialised: bytes) -> ir.Model:
-    """The model that `build_skeleton` serialised, fresh to be rewritten."""
-    return ir.from_proto(onnx.load_from_string(serialised))
-
-
-def _strip(model: ir.Model) -> None:
+def _strip(model: ir.Model, traced: Graph) -> None:
     """Drop what only the tracer needed and give every value a short name: graph bytes count against the
     budget."""
     model.doc_string = None
@@ -86,10 +93,11 @@ def _strip(model: ir.Model) -> None:
     graph = model.graph
     graph.name = "bitvox"
     graph.metadata_props.clear()
-    read = graph.inputs[0].shape
-    assert read is not None
-    graph.inputs[0].shape = ir.Shape([1, "length", *read[2:]])
-    graph.outputs[0].shape = ir.Shape([1, "frames", None])
+    for value, port in zip(graph.inputs, traced.inputs, strict=True):
+        sizes = (size.name if isinstance(size, Length) else size for size in port.shape)
+        value.shape = ir.Shape(list(sizes))
+    for value, written in zip(graph.outputs, traced.outputs, strict=True):
+        value.shape = ir.Shape(list(written.shape))
     kept = {*graph.inputs, *graph.outputs}
     for position, node in enumerate(graph):
         node.name = None

@@ -121,7 +121,7 @@ def test_what_a_family_must_rewrite_is_refused_by_name_without_it(tmp_path: Path
     module, processor = bare.load(TINY[name].write(tmp_path))
     prepare(module)
     with pytest.raises(InputError, match=r"layer '[\w.]+att[\w.]+' \(\w+\) cannot be handled"):
-        find_sites(bare.wrap(module), bare, torch.zeros(1, *processor.input_shape(4000)))
+        find_sites(bare.wrap(module), bare, bare.graphs(module, processor))
 
 
 @pytest.mark.parametrize("name", ["conformer-relative", "conformer-rotary", "bert-relative", "bert-rotary"])

@@ -16,6 +16,7 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from bitvox.compiler.frontend.families import FAMILIES
 from bitvox.compiler.frontend.family import Family
+from bitvox.compiler.frontend.graphs import Graph, Input
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.sites import find_sites
 from bitvox.errors import InputError
@@ -178,6 +179,10 @@ def test_broken_config(copy: Path) -> None:
     assert "config.json cannot be read" in fails(copy)
 
 
+def graph_of(*shape: int) -> tuple[Graph, ...]:
+    return (Graph("model", (Input("samples", shape),), ()),)
+
+
 class _Recurrent(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -191,10 +196,10 @@ class _Recurrent(torch.nn.Module):
 def test_a_layer_that_cannot_be_handled_is_named_with_its_path() -> None:
     family: Family = FAMILIES["Wav2Vec2ForCTC"]
     with pytest.raises(InputError, match=r"layer 'inner' \(GRU\) cannot be handled: only Linear and Conv1d"):
-        find_sites(_Recurrent().eval(), family, torch.zeros(1, 16))
+        find_sites(_Recurrent().eval(), family, graph_of(1, 16))
 
 
 def test_a_layer_that_runs_twice_is_named() -> None:
     shared = torch.nn.Linear(4, 4)
     with pytest.raises(InputError, match="runs 2 times"):
-        find_sites(torch.nn.Sequential(shared, shared), FAMILIES["Wav2Vec2ForCTC"], torch.zeros(1, 4))
+        find_sites(torch.nn.Sequential(shared, shared), FAMILIES["Wav2Vec2ForCTC"], graph_of(1, 4))

@@ -85,7 +85,9 @@ def test_standard_storage_has_types_that_tools_read(tmp_path: Path, bits: int, k
     report = prove(model, lower(model, plan), written, noise_clips()[0], allow_float=False)
     assert {report.kernels[site.name] for site in model.sites if site.role == "linear"} == {kernel}
     assert {report.kernels[site.name] for site in model.sites if site.role == "conv"} == {"QLinearConv"}
-    types = {t.data_type for t in onnx.load(written.model, load_external_data=False).graph.initializer}
+    types = {
+        t.data_type for t in onnx.load(written.graphs[0].file, load_external_data=False).graph.initializer
+    }
     wanted = {2: onnx.TensorProto.INT2, 3: onnx.TensorProto.INT4, 6: onnx.TensorProto.INT8}[bits]
     assert wanted in types
 
@@ -152,7 +154,7 @@ def test_predicted_differences_are_the_real_ones(tmp_path: Path, activations: Ac
         folder = tmp_path / str(bits)
         folder.mkdir()
         written = write(plan, folder)
-        real = written.model.stat().st_size + written.data.stat().st_size
+        real = written.graphs[0].file.stat().st_size + written.data.stat().st_size
         predicted = costs.fixed + sum(
             costs.site(site, entry.bits, entry.granularity, entry.activations)
             for site, entry in zip(model.sites, plan.sites, strict=True)
@@ -167,18 +169,18 @@ def test_a_float_kernel_is_named_and_refused(tmp_path: Path) -> None:
     for."""
     model, plan = tiny_model(), plan_at(4)
     written = write(plan, tmp_path)
-    proto = onnx.load(written.model, load_external_data=False)
+    proto = onnx.load(written.graphs[0].file, load_external_data=False)
     conv = [node for node in proto.graph.node if node.op_type == "Conv"][1]
     quantise = next(node for node in proto.graph.node if conv.output[0] in node.input)
     dequantise = next(node for node in proto.graph.node if quantise.output[0] in node.input)
     for node in proto.graph.node:
         node.input[:] = [conv.output[0] if name == dequantise.output[0] else name for name in node.input]
-    written.model.write_bytes(proto.SerializeToString())
+    written.graphs[0].file.write_bytes(proto.SerializeToString())
 
     packed = lower(model, plan)
     with pytest.raises(RequestError, match=rf"site '{model.sites[1].name}' runs in float"):
         prove(model, packed, written, noise_clips()[0], allow_float=False)
-    reached = kernels_reached(written.model, written.sites)
+    reached = kernels_reached(written.graphs[0].file, written.graphs[0].sites)
     assert check_kernels(reached, plan) == [model.sites[1].name]
 
 

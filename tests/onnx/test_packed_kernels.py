@@ -90,7 +90,7 @@ def test_other_forms_agree_beside_it(tmp_path: Path, activations: Activations, t
     written = write(plan, tmp_path, conv_bias=True)
     report = prove(model, lower(model, plan), written, noise_clips()[1], allow_float=False)
     assert report.parity.worst[1] < 1e-5
-    assert imported_domains(written.model) == {"", "bitvox"}
+    assert imported_domains(written.graphs[0].file) == {"", "bitvox"}
 
 
 def test_the_large_structure_goes_the_same_road(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_large_structure_goes_the_same_road(tmp_path: Path) -> None:
 
 def test_a_gelu_is_fused_where_it_alone_reads_a_site(tmp_path: Path) -> None:
     written = write(plan_at(4), tmp_path)
-    nodes = onnx.load(written.model, load_external_data=False).graph.node
+    nodes = onnx.load(written.graphs[0].file, load_external_data=False).graph.node
     fused = [node for node in nodes if node.domain == "bitvox" and _attribute(node, "activation") == b"gelu"]
     gelus = [node for node in nodes if node.op_type == "Gelu"]
     direct = [site for site in tiny_model().sites if site.activation == "gelu"]
@@ -117,7 +117,7 @@ def test_a_gelu_is_fused_where_it_alone_reads_a_site(tmp_path: Path) -> None:
 
 def test_weights_start_where_the_kernels_can_read_them(tmp_path: Path) -> None:
     written = write(plan_at(3), tmp_path)
-    graph = onnx.load(written.model, load_external_data=False).graph
+    graph = onnx.load(written.graphs[0].file, load_external_data=False).graph
     weights = {node.input[1] for node in graph.node if node.op_type.startswith("NBit")}
     offsets = [
         int(next(entry.value for entry in tensor.external_data if entry.key == "offset"))
@@ -167,7 +167,7 @@ def test_plans_that_contradict_themselves_are_refused() -> None:
 
 def test_a_damaged_weight_is_named_by_whoever_loads_it(tmp_path: Path) -> None:
     written = write(plan_at(3), tmp_path)
-    graph = onnx.load(written.model, load_external_data=False).graph
+    graph = onnx.load(written.graphs[0].file, load_external_data=False).graph
     tensor = next(tensor for tensor in graph.initializer if tensor.name == "w2")
     offset = int(next(entry.value for entry in tensor.external_data if entry.key == "offset"))
     content = bytearray(written.data.read_bytes())
