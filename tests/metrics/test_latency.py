@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +81,11 @@ def test_models_take_turns() -> None:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def run(self, features: np.ndarray) -> np.ndarray:
+        graphs = ("model",)
+
+        def call(self, graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             order.append(self.name)
-            return features
+            return {"logits": inputs["samples"]}
 
     count = latency._Counter(lambda stage, done, total: None, 1)
     times = latency._interleave([Fake("a"), Fake("b")], np.zeros(1, dtype=np.float32), count)
