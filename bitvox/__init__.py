@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bitvox.benchmarks.latency import BenchReport, bench
     from bitvox.compile import compile_bundle, make_plan, sweep
     from bitvox.compiler.frontend.audio import Clip, read_clip
+    from bitvox.compiler.frontend.decoding import DecodingOptions, Segment, Transcription
     from bitvox.compiler.frontend.loading import load_model as load
     from bitvox.compiler.frontend.model import Site, SpeechModel
     from bitvox.compiler.passes.plan import QuantPlan, SitePlan
@@ -49,6 +50,9 @@ _HOMES = {
     "Bundle": ("bitvox.exporters.bundle", "Bundle"),
     "Runner": ("bitvox.exporters.runner", "Runner"),
     "open_runner": ("bitvox.exporters.runner", "open_runner"),
+    "DecodingOptions": ("bitvox.compiler.frontend.decoding", "DecodingOptions"),
+    "Transcription": ("bitvox.compiler.frontend.decoding", "Transcription"),
+    "Segment": ("bitvox.compiler.frontend.decoding", "Segment"),
     "verify": ("bitvox.exporters.verify", "verify"),
     "session_options": ("bitvox.runtime_kernels.adapters.onnxruntime.library", "session_options"),
     "Dataset": ("bitvox.benchmarks.dataset", "Dataset"),
@@ -86,6 +90,9 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Bundle",
     "open_runner",
     "Runner",
+    "DecodingOptions",
+    "Transcription",
+    "Segment",
     "verify",
     "session_options",
     # judging it

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bitvox.compiler.frontend.decoding import DecodingOptions, Transcription
 from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.frontend.session import Session
 from bitvox.errors import InputError
@@ -46,6 +47,14 @@ class Runner:
         """Greedy transcript, or label, of samples [T] at the model's rate; raises as `logits` does."""
         self._check(samples)
         return self.processor.transcribe(self.session, samples)
+
+    def listen(self, samples: FloatArray, options: DecodingOptions | None = None) -> Transcription:
+        """What samples [T] at the model's rate say, decoded as it is asked for, and when they say it.
+
+        Raises InputError as `logits` does, and where the model cannot do what is asked.
+        """
+        self._check(samples)
+        return self.processor.listen(self.session, samples, options)
 
     def _check(self, samples: FloatArray) -> None:
         if samples.ndim != 1:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +17,7 @@ from bitvox.printable import printable
 from bitvox.progress import Progress, logger, no_progress, warnings_on_stderr
 
 if TYPE_CHECKING:
+    from bitvox.compiler.frontend.decoding import DecodingOptions
     from bitvox.exporters.runner import Runner
 
 
@@ -33,17 +35,34 @@ def transcribe_command(
             metavar="AUDIO...", help="Recordings, or folders of them: wav, flac, ogg, opus or mp3."
         ),
     ],
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="Spoken language, by code or English name; where left out, it is detected. Whisper."
+        ),
+    ] = None,
+    task: Annotated[str, typer.Option(help="transcribe, or translate into English. Whisper.")] = "transcribe",
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="A line for each stretch of speech, with its times. Whisper.")
+    ] = False,
+    beams: Annotated[
+        int, typer.Option(help="Hypotheses that the search keeps; 1 is fastest. Whisper.", min=1)
+    ] = 1,
     threads: ThreadsOption = 1,
     json: JsonOption = False,
 ) -> None:
     """Write down what is said in recordings: one line each, the path, a tab, the text.
 
+    With --timestamps, one line for each stretch of speech: the path, its seconds, the text, between tabs.
     What cannot be read is named on stderr and the rest goes on; the exit code is then 2.
 
         bitvox transcribe ./my-model ./recordings
     """
+    from bitvox.compiler.frontend.decoding import DecodingOptions, Task
     from bitvox.exporters.bundle import Bundle
     from bitvox.exporters.runner import open_runner
+
+    options = DecodingOptions(language, cast("Task", task), timestamps, beams)
 
     files, faults = _recordings(audio)
     results: list[dict[str, Any]] = []
@@ -59,13 +78,16 @@ def transcribe_command(
             logger.warning("skipped %s", fault["error"])
         if not files:
             raise InputError(f"none of the {len(audio)} places holds a recording (each is named above)")
-        runner = open_runner(Bundle.open(bundle), threads)
+        opened = Bundle.open(bundle)
+        opened.manifest.processor.check(options)
+        runner = open_runner(opened, threads)
         progress("transcribe", 0, len(files))
         for number, file in enumerate(files, start=1):
-            result = _transcribe(runner, file)
+            result = _transcribe(runner, file, options)
             results.append(result)
-            if not json and "text" in result:
-                print(f"{printable(str(file))}\t{result['text']}", file=stdout, flush=True)
+            if not json:
+                for line in _lines(result):
+                    print(line, file=stdout, flush=True)
             progress("transcribe", number, len(files))
     if json:
         print_json({"bundle": str(bundle), "transcripts": results + faults})
@@ -89,16 +111,41 @@ def _recordings(places: list[Path]) -> tuple[list[Path], list[dict[str, Any]]]:
     return files, faults
 
 
-def _transcribe(runner: Runner, file: Path) -> dict[str, Any]:
+def _transcribe(runner: Runner, file: Path, options: DecodingOptions) -> dict[str, Any]:
+    """A result as --json prints it, or with an `error`."""
     from bitvox.compiler.frontend.audio import read_clip
 
     try:
         clip = read_clip(file, runner.processor.sampling_rate)
-        return {"path": str(file), "seconds": clip.seconds, "text": runner.transcribe(clip.samples)}
+        found = runner.listen(clip.samples, options)
     except InputError as error:
         message = str(error) if str(file) in str(error) else f"{file}: {error}"
         logger.warning("skipped %s", message)
         return {"path": str(file), "error": message}
+    result: dict[str, Any] = {"path": str(file), "seconds": clip.seconds, "text": found.text}
+    if found.language is not None:
+        result["language"] = found.language
+    if options.timestamps:
+        result["segments"] = [dataclasses.asdict(segment) for segment in found.segments]
+    return result
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """A result as it is printed; none of what could not be read."""
+    if "error" in result:
+        return []
+    path = printable(str(result["path"]))
+    if "segments" not in result:
+        return [f"{path}\t{_one_line(result['text'])}"]
+    return [
+        f"{path}\t{part['start']:.2f}-{part['end']:.2f}\t{_one_line(part['text'])}"
+        for part in result["segments"]
+    ]
+
+
+def _one_line(text: str) -> str:
+    """A byte-level vocabulary can write line breaks."""
+    return " ".join(text.split())
 
 
 def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:

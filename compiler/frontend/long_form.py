@@ -52,6 +52,7 @@ def transcribe(
         InputError: The checkpoint cannot do what is asked, or its logits are not finite.
     """
     options = options or DecodingOptions()
+    processor.check(options)
     language = processor.language_of(options)
     if options.beams > graphs.max_rows:
         raise InputError(f"beams {options.beams}: this model runs {graphs.max_rows} at a time")

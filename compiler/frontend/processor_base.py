@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -9,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from bitvox.compiler.frontend.decoding import DecodingOptions, Segment, Transcription
 from bitvox.compiler.frontend.session import Array, Session, run_model
+from bitvox.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -69,3 +72,25 @@ class Processor(BaseModel):
     def transcribe(self, session: Session, samples: FloatArray) -> str:
         """What one clip of samples [T] at `sampling_rate` says."""
         return self.decode(self.logits(session, samples))
+
+    def listen(
+        self, session: Session, samples: FloatArray, options: DecodingOptions | None = None
+    ) -> Transcription:
+        """What one clip of samples [T] at `sampling_rate` says, as it is asked for, and when.
+
+        Raises InputError, one line, where the options ask for what this kind of model cannot do.
+        """
+        self.check(options or DecodingOptions())
+        text = self.transcribe(session, samples)
+        segments = (Segment(0.0, round(samples.size / self.sampling_rate, 3), text),) if text else ()
+        return Transcription(text, None, segments)
+
+    def check(self, options: DecodingOptions) -> None:
+        """Raise InputError, one line, where this kind of model cannot do what is asked."""
+        usual = DecodingOptions()
+        for field in dataclasses.fields(options):
+            if getattr(options, field.name) != getattr(usual, field.name):
+                raise InputError(
+                    f"{field.name}: only a model that writes token after token, as Whisper does, takes it; "
+                    "leave it out"
+                )

@@ -104,9 +104,8 @@ class WhisperProcessor(Processor):
     def language_of(self, options: DecodingOptions) -> str | None:
         """Code of the language to decode in; None: to be detected, or the only one.
 
-        Raises InputError, one line, where this checkpoint cannot do what is asked.
+        Raises InputError, one line, for a language that the checkpoint does not know.
         """
-        self._check(options)
         if options.language is None:
             return self.language
         if not self.languages:
@@ -118,7 +117,9 @@ class WhisperProcessor(Processor):
             raise InputError(f"language {options.language!r}: this model knows {known}")
         return code
 
-    def _check(self, options: DecodingOptions) -> None:
+    def check(self, options: DecodingOptions) -> None:
+        """Raise InputError, one line, where this checkpoint cannot do what is asked."""
+        self.language_of(options)
         if options.task not in (self.tasks or ("transcribe",)):
             known = ", ".join(self.tasks) or "transcribe"
             raise InputError(f"task {options.task!r}: this model knows {known}")

@@ -308,6 +308,22 @@ def test_transcribe_prints_a_line_per_recording(bundle: Path, recordings: Path, 
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--language", "en"], "language"),
+        (["--task", "translate"], "task"),
+        (["--timestamps"], "timestamps"),
+        (["--beams", "5"], "beams"),
+    ],
+)
+def test_transcribe_refuses_what_only_whisper_does(
+    bundle: Path, recordings: Path, capsys: Captured, options: list[str], named: str
+) -> None:
+    line = one_line(capsys, ["transcribe", str(bundle), str(recordings), *options], 2)
+    assert line.startswith(f"bitvox: {named}: only a model that writes token after token, as Whisper does")
+
+
 def test_transcribe_goes_on_after_a_broken_recording(
     bundle: Path, recordings: Path, capsys: Captured
 ) -> None:

@@ -106,7 +106,7 @@ def test_what_a_checkpoint_cannot_do_is_refused(
     checkpoint: Path, options: DecodingOptions, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        read(checkpoint).language_of(options)
+        read(checkpoint).check(options)
 
 
 def test_a_checkpoint_of_one_language_refuses_languages_and_tasks(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_a_checkpoint_of_one_language_refuses_languages_and_tasks(tmp_path: Path
     assert processor.language_of(DecodingOptions()) is None
     assert processor.prompt(None, "transcribe", False) == (processor.no_timestamps,)
     with pytest.raises(InputError, match="knows one language"):
-        processor.language_of(DecodingOptions(language="en"))
+        processor.check(DecodingOptions(language="en"))
     with pytest.raises(InputError, match="this model knows transcribe"):
-        processor.language_of(DecodingOptions(task="translate"))
+        processor.check(DecodingOptions(task="translate"))
 
 
 def test_without_generation_config_names_of_tokens_tell_languages_and_tasks(folder: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_vocabulary_without_times_writes_none(folder: Path) -> None:
     processor = read(folder).model_copy(update={"no_timestamps": None})
     assert processor.first_time is None and processor.prompt("en", "transcribe", False)[-1] == 267
     with pytest.raises(InputError, match="timestamps: this model writes none"):
-        processor.language_of(DecodingOptions(timestamps=True))
+        processor.check(DecodingOptions(timestamps=True))
 
 
 @pytest.mark.parametrize(
