@@ -10,14 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
-from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from transformers import (
+    ParakeetFeatureExtractor,
+    ParakeetTokenizer,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+)
 
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import SpeechModel
 
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", "|", "A", "B", "C")
+PIECES = ("<unk>", "▁A", "B", "C", "▁", "▁BA", "AC", "<pad>")
 LABELS = ("yes", "no", "zoom_in", "zoom_out", "stop")
 
 _ENCODER: dict[str, Any] = {
@@ -60,18 +71,36 @@ class TinyFamily:
     @property
     def settings(self) -> dict[str, Any]:
         """What the configuration is made of."""
+        if self.writes_pieces:
+            return {"vocab_size": len(PIECES), "pad_token_id": 7, "encoder_config": dict(self.changes)}
         labels = {"id2label": dict(enumerate(LABELS)), "classifier_proj_size": 16}
         return {**_ENCODER, **({} if self.recogniser else labels), **self.changes}
 
     @property
     def extractor(self) -> Any:
         """transformers' own, which makes the model input."""
+        if self.writes_pieces:
+            return ParakeetFeatureExtractor(feature_size=self.changes["num_mel_bins"])
         return SeamlessM4TFeatureExtractor() if self.reads_mel else Wav2Vec2FeatureExtractor()
+
+    def read(self, samples: npt.NDArray[np.float32]) -> torch.Tensor:
+        """The model input that transformers makes of samples, without frames that it masks."""
+        # By default the extractor makes the number of frames even, which is for batches.
+        options = {"pad_to_multiple_of": None} if self.reads_mel else {}
+        inputs = self.extractor(samples, sampling_rate=16000, return_tensors="pt", **options)
+        if not self.reads_mel:
+            return inputs["input_values"]
+        return inputs["input_features"][:, inputs["attention_mask"][0].bool()]
 
     @property
     def reads_mel(self) -> bool:
         """Whether it reads log-mel features, and so has no convolutions over the waveform."""
-        return "Bert" in self.architecture
+        return "Bert" in self.architecture or self.writes_pieces
+
+    @property
+    def writes_pieces(self) -> bool:
+        """Whether its tokens are pieces of words, and hold their spaces."""
+        return "Parakeet" in self.architecture
 
     @property
     def recogniser(self) -> bool:
@@ -88,10 +117,20 @@ class TinyFamily:
         self.extractor.save_pretrained(folder)
         if not self.recogniser:
             return folder
+        if self.writes_pieces:
+            _write_pieces(folder)
+            return folder
         vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
         (folder / "vocab.json").write_text(json.dumps(vocabulary))
         Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), pad_token="<pad>").save_pretrained(folder)
         return folder
+
+
+def _write_pieces(folder: Path) -> None:
+    tokenizer = Tokenizer(BPE({token: index for index, token in enumerate(PIECES)}, [], unk_token="<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
+    special = {"unk_token": "<unk>", "pad_token": "<pad>"}
+    ParakeetTokenizer(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 
 def _stir(module: torch.nn.Module) -> None:
@@ -200,6 +239,32 @@ TINY: dict[str, TinyFamily] = {
         {**_BERT, "position_embeddings_type": "rotary"},
     ),
 }
+
+
+_PARAKEET = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_kernel_size": 5,
+    "subsampling_factor": 4,
+    "subsampling_conv_channels": 8,
+    "num_mel_bins": 40,
+}
+# mixing of the channels + projection + 2 * sites of a layer + head
+TINY["parakeet"] = TinyFamily("ParakeetForCTC", "ParakeetCTCConfig", 1 + 1 + 2 * 12 + 1, _PARAKEET)
+TINY["parakeet-bare"] = TinyFamily(
+    "ParakeetForCTC",
+    "ParakeetCTCConfig",
+    2 + 1 + 2 * 12 + 1,
+    {
+        **_PARAKEET,
+        "subsampling_factor": 8,
+        "attention_bias": False,
+        "convolution_bias": False,
+        "scale_input": False,
+    },
+)
 
 
 @functools.cache

@@ -23,11 +23,15 @@ def _plain_attention(
     position_bias: torch.Tensor | None = None,
     **unused: object,
 ) -> tuple[torch.Tensor, None]:
-    """softmax(q k^T * scaling + bias) v over [B, heads, frames, width], as [B, frames, heads, width]."""
+    """softmax(q k^T * scaling + biases) v over [B, heads, frames, width], as [B, frames, heads, width].
+
+    There is no mask: what comes in its place is a bias of the positions, as Parakeet hands it on.
+    """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(2, 3))
-    if position_bias is not None:
-        scores = scores + position_bias
+    for bias in (attention_mask, position_bias):
+        if bias is not None:
+            scores = scores + bias
     weights = torch.softmax(scores, dim=-1)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 

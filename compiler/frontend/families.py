@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from bitvox.compiler.frontend import data2vec, hubert, wav2vec2, wav2vec2_bert, wav2vec2_conformer, wavlm
+from bitvox.compiler.frontend import (
+    data2vec,
+    hubert,
+    parakeet,
+    wav2vec2,
+    wav2vec2_bert,
+    wav2vec2_conformer,
+    wavlm,
+)
 from bitvox.compiler.frontend.family import Family
 
-_FILES = (wav2vec2, hubert, wavlm, data2vec, wav2vec2_conformer, wav2vec2_bert)
+_FILES = (wav2vec2, hubert, wavlm, data2vec, wav2vec2_conformer, wav2vec2_bert, parakeet)
 
 FAMILIES: dict[str, Family] = {family.architecture: family for file in _FILES for family in file.FAMILIES}
 

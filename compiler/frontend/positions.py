@@ -14,12 +14,12 @@ def rewrite_positions(model: Any) -> None:
     if config.position_embeddings_type == "relative":
         encoder.embed_positions = _RelativePositions(config.hidden_size)
         for layer in encoder.layers:
-            _as_buffers(layer.self_attn, "pos_bias_u", "pos_bias_v")
+            as_buffers(layer.self_attn, "pos_bias_u", "pos_bias_v")
     elif config.position_embeddings_type == "rotary":
         encoder.embed_positions = _RotaryPositions(encoder.embed_positions.inv_freq)
 
 
-def _as_buffers(attention: torch.nn.Module, *names: str) -> None:
+def as_buffers(attention: torch.nn.Module, *names: str) -> None:
     """Make constants of parameters: biases [heads, head width], which no site multiplies with."""
     for name in names:
         value = attention.get_parameter(name).detach()

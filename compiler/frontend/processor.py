@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import Discriminator, Tag
 
 from bitvox.compiler.frontend.features import LogMel
+from bitvox.compiler.frontend.parakeet_features import CentredLogMel
 from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 
@@ -54,7 +55,7 @@ class MelCTCProcessor(CTCProcessor):
         mel: How samples become features; `normalise` has no part in it.
     """
 
-    mel: LogMel
+    mel: LogMel | CentredLogMel
 
     def input_shape(self, samples: int) -> tuple[int, ...]:
         """Shape [frames, width] of the features of that many samples."""

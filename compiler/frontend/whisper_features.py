@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from bitvox.compiler.frontend.features import triangles
+from bitvox.compiler.frontend.slaney import slaney_filters
 
 FloatArray = npt.NDArray[np.float32]
 _Doubles = npt.NDArray[np.float64]
@@ -17,11 +16,6 @@ _Doubles = npt.NDArray[np.float64]
 _LEAST_ENERGY = 1e-10
 _RANGE = 8.0  # powers of ten below the loudest that are told apart
 _HIGHEST = 8000.0  # Hz, whatever the sampling rate
-
-# Slaney's mel scale (Auditory Toolbox, 1998): 3 mel for 200 Hz, from 1000 Hz on 27 mel for a factor of 6.4.
-_LINEAR = 200.0 / 3.0
-_BREAK = 1000.0
-_LOGARITHMIC = math.log(6.4) / 27.0
 
 
 class WindowLogMel(BaseModel):
@@ -60,7 +54,7 @@ class WindowLogMel(BaseModel):
         mirrored = np.pad(window, self.points // 2, mode="reflect")
         frames = np.lib.stride_tricks.sliding_window_view(mirrored, self.points)[:: self.hop][: self.frames]
         spectrum = np.fft.rfft(frames * _hann(self.points))
-        filters = _filters(self.sampling_rate, self.points, self.bins)
+        filters = slaney_filters(self.sampling_rate, self.points, self.bins, _HIGHEST)
         energies = (spectrum.real**2 + spectrum.imag**2) @ filters
         levels = np.log10(np.maximum(energies, _LEAST_ENERGY))
         levels = np.maximum(levels, levels.max() - _RANGE)
@@ -71,22 +65,3 @@ class WindowLogMel(BaseModel):
 def _hann(length: int) -> _Doubles:
     """A Hann window that would go on with period `length`."""
     return np.hanning(length + 1)[:-1]
-
-
-@cache
-def _filters(rate: int, points: int, bins: int) -> _Doubles:
-    """Weight of each frequency in each filter, [points / 2 + 1, bins]."""
-    edges = _hertz(np.linspace(0.0, _mel(_HIGHEST), bins + 2))
-    frequencies = np.arange(points // 2 + 1) * rate / points
-    return triangles(frequencies, edges) * (2.0 / (edges[2:] - edges[:-2]))
-
-
-def _mel(hertz: float) -> float:
-    if hertz < _BREAK:
-        return hertz / _LINEAR
-    return _BREAK / _LINEAR + math.log(hertz / _BREAK) / _LOGARITHMIC
-
-
-def _hertz(mel: _Doubles) -> _Doubles:
-    above = np.maximum(mel - _BREAK / _LINEAR, 0.0)
-    return np.where(above > 0, _BREAK * np.exp(_LOGARITHMIC * above), _LINEAR * mel)
