@@ -11,12 +11,15 @@ from pathlib import Path
 from bitvox.benchmarks.metrics import count_labels, count_words, identical_share
 from bitvox.compiler.frontend.threads import side_by_side, single_threaded
 from bitvox.compiler.lowering.packed import lower
+from bitvox.compiler.lowering.rounding import round_sites
+from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.exporters.manifest import Agreement, FileEntry, Manifest, short_digest
 from bitvox.exporters.proof import ExportReport
 from bitvox.exporters.runner import open_session
 from bitvox.exporters.targets import WrittenModel, runtime
 from bitvox.progress import Progress, logger
+from bitvox.store import FileStore
 from bitvox.voice import Voice
 
 
@@ -29,7 +32,7 @@ class Written:
 
 
 def fill_bundle(
-    voice: Voice, plan: QuantPlan, folder: Path, allow_float: bool, progress: Progress
+    voice: Voice, plan: QuantPlan, folder: Path, allow_float: bool, store: FileStore, progress: Progress
 ) -> Written:
     """Write, run and check every file of a bundle into an empty `folder`.
 
@@ -37,8 +40,10 @@ def fill_bundle(
         RequestError: A site meant for integers runs in float, or computes something else than the torch
             model.
     """
+    costs = voice.exporter.byte_costs(voice.model, voice.skeleton, plan.storage, plan.kernels)
+    rounded = round_sites(PassContext(voice.model, voice.samples, costs, progress), plan, store)
     progress("export", 0, 3)
-    packed = lower(voice.model, plan)
+    packed = lower(voice.model, plan, rounded)
     written = voice.exporter.write_model(voice.skeleton, packed, folder)
     progress("export", 1, 3)
     # The shortest held-out clip: parity keeps the input and output of every site in memory.
@@ -57,10 +62,12 @@ def fill_bundle(
 def planned_bytes(voice: Voice, plan: QuantPlan) -> int:
     """Size of the bundle that `plan` leads to, by writing its model files to a scratch folder.
 
-    Sizes depend on widths and forms only, so that ranges that are not calibrated yet may be left out.
+    Sizes depend on widths and forms only, so that ranges that are not calibrated yet may be left out, and
+    codes are those nearest whatever the plan says.
     """
+    nearest = plan.replace(sites=tuple(entry.replace(rounding="nearest") for entry in plan.sites))
     with tempfile.TemporaryDirectory() as scratch:
-        written = voice.exporter.write_model(voice.skeleton, lower(voice.model, plan), Path(scratch))
+        written = voice.exporter.write_model(voice.skeleton, lower(voice.model, nearest), Path(scratch))
         kernels = {site.name: voice.exporter.longest_kernel(site, plan) for site in voice.model.sites}
         worst = Agreement(clips=9999, seconds=9999.123, word_error_rate=100.123456, identical=0.123456)
         manifest = _describe(voice, plan, written, kernels, worst)

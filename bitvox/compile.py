@@ -81,10 +81,11 @@ def _compile(request: CompileRequest, voice: Voice, started: float, progress: Pr
     assert request.out is not None
     out = request.out
     forget_peak()
-    plan = plan_for(voice, request, default_store(), progress)
+    store = default_store()
+    plan = plan_for(voice, request, store, progress)
 
     def fill(folder: Path) -> CompileReport:
-        written = fill_bundle(voice, plan, folder, request.allow_float, progress)
+        written = fill_bundle(voice, plan, folder, request.allow_float, store, progress)
         size = folder_bytes(folder)
         _check_size(size, plan.budget)
         return CompileReport(

@@ -126,7 +126,7 @@ class Worker:
             )
 
     def _fill(self, plan: QuantPlan, folder: Path) -> None:
-        fill_bundle(self.voice, plan, folder, allow_float=False, progress=no_progress)
+        fill_bundle(self.voice, plan, folder, allow_float=False, store=self.store, progress=no_progress)
 
     def _plan(self, request: CompileRequest) -> QuantPlan:
         if request.calibration == "min-max":

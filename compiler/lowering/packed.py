@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.lowering.planes import pack_planes, plane_sizes, unpack_planes
 from bitvox.compiler.passes.plan import Granularity, QuantPlan, SitePlan
-from bitvox.compiler.passes.quantizer import weight_codes
+from bitvox.compiler.passes.quantizer import RoundedSite, weight_codes
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -64,6 +64,14 @@ class PackedSite:
     weight: PackedTensor | npt.NDArray[np.float16] | npt.NDArray[np.float32]
     bias: FloatArray | None
 
+    def rounded(self) -> RoundedSite | None:
+        """What the site's packed weight and bias are, for the torch model; None at full precision."""
+        if not isinstance(self.weight, PackedTensor):
+            return None
+        steps = torch.from_numpy(self.weight.scale.astype(np.float32))
+        bias = None if self.bias is None else torch.from_numpy(self.bias)
+        return RoundedSite(torch.from_numpy(self.weight.signed_codes()), steps, bias)
+
 
 @dataclass(frozen=True)
 class PackedModel:
@@ -75,11 +83,17 @@ class PackedModel:
 
 def pack_weight(weight: FloatArray, bits: int, granularity: Granularity, clip: float) -> PackedTensor:
     """Round a weight [N, ...] to codes and pack them."""
-    signed, scale = weight_codes(weight, bits, granularity, clip)
+    return pack_codes(*weight_codes(weight, bits, granularity, clip), bits, granularity)
+
+
+def pack_codes(
+    signed: npt.NDArray[np.int8], scale: FloatArray, bits: int, granularity: Granularity
+) -> PackedTensor:
+    """Pack signed codes [N, ...] with their scales [1] or [N]."""
     codes = (signed.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
     return PackedTensor(
         bits=bits,
-        shape=tuple(weight.shape),
+        shape=tuple(signed.shape),
         granularity=granularity,
         planes=pack_planes(codes, bits),
         scale=scale.astype(np.float16),
@@ -92,14 +106,26 @@ def packed_bytes(site: Site, bits: int, granularity: Granularity) -> int:
     return sum(plane_sizes(bits, site.weights)) + 2 * scales
 
 
-def lower(model: SpeechModel, plan: QuantPlan) -> PackedModel:
-    """Pack every site of `model` as `plan` says; sites at full precision are stored as float16."""
+def lower(
+    model: SpeechModel, plan: QuantPlan, rounded: Mapping[str, RoundedSite] | None = None
+) -> PackedModel:
+    """Pack every site of `model` as `plan` says; sites at full precision are stored as float16.
 
-    def store(site: Site, weight: FloatArray) -> PackedTensor | npt.NDArray[np.float16]:
+    `rounded` has the codes of the sites whose rounding is not to nearest (`rounding.round_sites`); KeyError
+    where one is missing.
+    """
+
+    def store(site: Site, weight: FloatArray, bias: FloatArray | None) -> PackedSite:
         decision = plan.site(site.name)
         if decision.bits is None:
-            return weight.astype(np.float16)
-        return pack_weight(weight, decision.bits, decision.granularity, decision.clip)
+            return PackedSite(site, weight.astype(np.float16), bias)
+        if decision.rounding == "nearest":
+            packed = pack_weight(weight, decision.bits, decision.granularity, decision.clip)
+            return PackedSite(site, packed, bias)
+        found = (rounded or {})[site.name]
+        codes, steps = found.codes.numpy(), found.steps.numpy()
+        bias = None if found.bias is None else found.bias.numpy()
+        return PackedSite(site, pack_codes(codes, steps, decision.bits, decision.granularity), bias)
 
     return PackedModel(plan, _store_sites(model, store))
 
@@ -115,15 +141,15 @@ def full_precision(model: SpeechModel) -> PackedModel:
         fixed_bytes=0,
         sites=tuple(SitePlan(site.name, bits=None, activations="float") for site in model.sites),
     )
-    return PackedModel(plan, _store_sites(model, lambda site, weight: weight))
+    return PackedModel(plan, _store_sites(model, PackedSite))
 
 
 def _store_sites(
-    model: SpeechModel, store: Callable[[Site, FloatArray], PackedTensor | npt.NDArray[Any]]
+    model: SpeechModel, store: Callable[[Site, FloatArray, FloatArray | None], PackedSite]
 ) -> tuple[PackedSite, ...]:
     stored = []
     for site in model.sites:
         module = model.site_module(site)
         bias = None if module.bias is None else module.bias.detach().numpy().copy()
-        stored.append(PackedSite(site, store(site, module.weight.detach().numpy()), bias))
+        stored.append(store(site, module.weight.detach().numpy(), bias))
     return tuple(stored)

@@ -139,12 +139,18 @@ def _key(base: str, step: Pass, plan: QuantPlan) -> str:
 
 
 def _context_digest(context: PassContext, plan: QuantPlan) -> str:
-    """SHA-256 over what a result depends on beside pass and plan: code, model, clips, costs."""
-    code = code_version("torch", "transformers", "numpy")
-    digest = hashlib.sha256(f"{code}\0{context.model.fingerprint}\0{context.costs.fixed}".encode())
+    """SHA-256 over what a result depends on beside pass and plan: `clips_digest` and costs."""
+    digest = hashlib.sha256(f"{clips_digest(context)}\0{context.costs.fixed}".encode())
     for site, entry in zip(context.model.sites, plan.sites, strict=True):
         sizes = [context.costs.site(site, b, entry.granularity, entry.activations) for b in (*WIDTHS, None)]
         digest.update(repr(sizes).encode())
+    return digest.hexdigest()
+
+
+def clips_digest(context: PassContext) -> str:
+    """SHA-256 over what was learnt from the clips depends on: code, model, clips."""
+    code = code_version("torch", "transformers", "numpy")
+    digest = hashlib.sha256(f"{code}\0{context.model.fingerprint}".encode())
     for clip in context.clips:
         digest.update(str(clip.size).encode() + b"\0" + clip.astype("<f4").tobytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """`QuantPlan`: the decision, apart from any weight. Frozen dataclasses inside, JSON at the file boundary.
 
-Every number in it is a scalar that a person can read and edit; packing reproduces the codes from the plan and
-the checkpoint alone.
+Every number in it is a scalar that a person can read and edit. Codes follow from the plan and the checkpoint;
+where the rounding is not to nearest, from the calibration clips too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 Activations = Literal["static", "dynamic", "float"]
 Granularity = Literal["tensor", "channel"]
-Rounding = Literal["nearest"]
+Rounding = Literal["nearest", "gptq"]
 Storage = Literal["packed", "standard"]
 Kernels = Literal["stock", "packed"]
 Tier = Literal["default", "paper"]
@@ -59,8 +59,10 @@ class SitePlan:
         bits: Width of a weight, 2 to 8; None keeps full precision (stored as float16).
         granularity: One weight scale per tensor or per output channel.
         activations: `static` (8-bit, calibrated range), `dynamic` (8-bit, range of each call) or `float`.
-        rounding: How weights are rounded to codes.
-        clip: Step = clip * max|W| / (2^(bits-1) - 0.5), the maximum over the tensor or the channel.
+        rounding: How weights are rounded to codes: each to the `nearest`, or by `gptq` so that the site's
+            output on the calibration clips is kept, with steps of its own.
+        clip: Of rounding to nearest: step = clip * max|W| / (2^(bits-1) - 0.5), the maximum over the tensor
+            or the channel.
         input_range: Calibrated range of the input, for `static`.
         output_range: Calibrated range of the output, for a `static` conv1d whose kernel writes 8 bits
             (`stock` kernels do, `packed` ones write floats).

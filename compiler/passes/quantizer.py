@@ -10,6 +10,8 @@ Weights: symmetric signed grid [-2^(b-1), 2^(b-1) - 1] with step = clip * max|W|
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,25 @@ RUN_FRAMES = 128
 """Output frames of a packed convolution that share an activation scale (NBIT_CONV_FRAMES)."""
 
 
+@dataclass(frozen=True, eq=False)
+class RoundedSite:
+    """What a site stores in the place of its weight and bias.
+
+    Attributes:
+        codes: Signed codes of the weight [N, ...], int8.
+        steps: Their steps, float32 but exact in float16: [1] or [N].
+        bias: The bias [N] that goes with them, if the site has one.
+    """
+
+    codes: Tensor
+    steps: Tensor
+    bias: Tensor | None
+
+    def weight(self) -> Tensor:
+        """The weight that the codes stand for, float32 [N, ...]."""
+        return self.codes.float() * _per_row(self.steps, self.codes)
+
+
 def weight_steps(weight: Tensor, bits: int, granularity: Granularity, clip: float = 1.0) -> Tensor:
     """Steps of a weight [N, ...], float32 but exact in float16: [1] per tensor, [N] per output channel."""
     return steps_for(largest_weights(weight, granularity), bits, clip)
@@ -40,7 +61,12 @@ def largest_weights(weight: Tensor, granularity: Granularity) -> Tensor:
 
 
 def steps_for(largest: Tensor, bits: int, clip: float = 1.0) -> Tensor:
-    """Steps clip * largest / (2^(bits-1) - 0.5), rounded to float16, in which they are stored.
+    """Steps clip * largest / (2^(bits-1) - 0.5), as they are stored."""
+    return stored_steps(clip * largest / (2.0 ** (bits - 1) - 0.5))
+
+
+def stored_steps(step: Tensor) -> Tensor:
+    """Steps rounded to float16, in which they are stored; still float32.
 
     Rounded before any code is computed, so that codes are right for the stored scale. Where float16 loses
     precision (below its smallest normal number, 2^-14) the step is rounded up to a multiple of 2^-24, so that
@@ -48,7 +74,6 @@ def steps_for(largest: Tensor, bits: int, clip: float = 1.0) -> Tensor:
     float16's largest number (weights above 65504 * (2^(bits-1) - 0.5)) becomes that number, and the weights
     saturate.
     """
-    step = clip * largest / (2.0 ** (bits - 1) - 0.5)
     fine = torch.ceil(step / _SMALLEST_HALF) * _SMALLEST_HALF
     step = torch.where(step < _HALF.tiny, fine, step)
     step = torch.where(step == 0, torch.full_like(step, _HALF.tiny), step)
@@ -123,6 +148,8 @@ def _fake_quantise(values: Tensor, scale: Tensor, zero_point: float) -> Tensor:
 class QuantisedSite(torch.nn.Module):
     """A site as its plan makes it compute: dequantised weights, rounded activations.
 
+    Weights are rounded to nearest unless `rounded` gives what is stored.
+
     A static conv1d with stock kernels also rounds its output, after the bias, and keeps its bias as int32
     multiples of input scale times weight scale: that is what ONNX QLinearConv computes. Everything else keeps
     a float32 bias.
@@ -137,16 +164,20 @@ class QuantisedSite(torch.nn.Module):
         site: Site,
         plan: SitePlan,
         kernels: Kernels = "stock",
+        rounded: RoundedSite | None = None,
     ) -> None:
         super().__init__()
         self.site = site
         self.plan = plan
         self.kernels = kernels
+        bias = module.bias if rounded is None else rounded.bias
         weight = module.weight.detach().float()
-        self.register_buffer("weight", dequantised_weight(weight, plan))
-        self.register_buffer(
-            "bias", None if module.bias is None else self._stored_bias(weight, module.bias.detach())
-        )
+        steps = None if plan.bits is None else weight_steps(weight, plan.bits, plan.granularity, plan.clip)
+        if rounded is not None:
+            steps = rounded.steps
+        stored = dequantised_weight(weight, plan) if rounded is None else rounded.weight()
+        self.register_buffer("weight", stored)
+        self.register_buffer("bias", None if bias is None else self._stored_bias(bias.detach(), steps))
 
     def forward(self, values: Tensor) -> Tensor:
         """Output of the site for an input [B, ..., K] (linear) or [B, C, T] (conv1d)."""
@@ -187,14 +218,13 @@ class QuantisedSite(torch.nn.Module):
             runs.append(convolved)
         return torch.cat(runs, dim=2)
 
-    def _stored_bias(self, weight: Tensor, bias: Tensor) -> Tensor:
+    def _stored_bias(self, bias: Tensor, steps: Tensor | None) -> Tensor:
         plan = self.plan
         if self.site.operator == "linear" or plan.activations != "static" or self.kernels == "packed":
             return bias.float()
-        if plan.bits is None:
+        if steps is None:
             return bias.float()
         assert plan.input_range is not None
-        steps = weight_steps(weight, plan.bits, plan.granularity, plan.clip)
         codes = conv_bias_codes(bias, plan.input_range, steps)
         return codes.float() * conv_bias_steps(plan.input_range, steps)
 
@@ -210,14 +240,18 @@ def conv_bias_codes(bias: Tensor, span: Range, steps: Tensor) -> Tensor:
     return units.round().clamp(_INT32.min, _INT32.max)
 
 
-def quantise_module(model: SpeechModel, plan: QuantPlan) -> torch.nn.Module:
+def quantise_module(
+    model: SpeechModel, plan: QuantPlan, rounded: Mapping[str, RoundedSite] | None = None
+) -> torch.nn.Module:
     """The quantised torch model: a copy of the prepared module with every site replaced by a `QuantisedSite`.
 
-    It computes in float32 what the exported file computes in integers; exporters are checked against it.
+    Sites that `rounded` does not name have their weights rounded to nearest. The model computes in float32
+    what the exported file computes in integers; exporters are checked against it.
     """
     module = copy.deepcopy(model.module)
     for site in model.sites:
         original = module.get_submodule(site.name)
         assert isinstance(original, torch.nn.Linear | torch.nn.Conv1d)
-        module.set_submodule(site.name, QuantisedSite(original, site, plan.site(site.name), plan.kernels))
+        entry, stored = plan.site(site.name), (rounded or {}).get(site.name)
+        module.set_submodule(site.name, QuantisedSite(original, site, entry, plan.kernels, stored))
     return module.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.passes.bytes import ByteCosts
-from bitvox.compiler.passes.plan import WIDTHS, Activations, Kernels, QuantPlan, SitePlan, Tier
+from bitvox.compiler.passes.plan import WIDTHS, Activations, Kernels, QuantPlan, Rounding, SitePlan, Tier
 from bitvox.compiler.passes.policy import POLICIES
 
 
@@ -15,9 +15,11 @@ def start_plan(
     tier: Tier = "default",
     activations: Activations = "static",
     kernels: Kernels = "stock",
+    rounding: Rounding = "nearest",
 ) -> QuantPlan:
     """Plan with every site at 8 bits, or at full precision where the tier's policy says so.
 
+    Where `rounding` looks at the clips and the tier has one step for a whole tensor, it stays to nearest.
     Full-precision sites compute in float. So does a conv1d under `dynamic` activations with stock kernels:
     the runtimes' dynamic integer convolution is slower than the float one.
     """
@@ -28,14 +30,19 @@ def start_plan(
         method="",
         budget=None,
         fixed_bytes=costs.fixed,
-        sites=tuple(_start_site(site, costs, tier, activations, kernels) for site in model.sites),
+        sites=tuple(_start_site(site, costs, tier, activations, kernels, rounding) for site in model.sites),
         tier=tier,
         kernels=kernels,
     )
 
 
 def _start_site(
-    site: Site, costs: ByteCosts, tier: Tier, activations: Activations, kernels: Kernels
+    site: Site,
+    costs: ByteCosts,
+    tier: Tier,
+    activations: Activations,
+    kernels: Kernels,
+    rounding: Rounding,
 ) -> SitePlan:
     policy = POLICIES[tier][site.role]
     bits = None if policy.floor is None else WIDTHS[-1]
@@ -47,6 +54,7 @@ def _start_site(
         bits=bits,
         granularity=policy.granularity,
         activations=mode,
+        rounding=rounding if policy.granularity == "channel" and bits is not None else "nearest",
         reason="" if bits is not None else f"full precision: {policy.reason}",
         stored_bytes=costs.site(site, bits, policy.granularity, mode),
     )

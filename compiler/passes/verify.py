@@ -81,6 +81,10 @@ def _verify_entry(site: Site, entry: SitePlan, kernels: Kernels) -> None:
         raise InputError(f"{where}: bits {entry.bits} is no width; use 2 to 8, or null for full precision")
     if entry.bits is None and entry.activations != "float":
         raise InputError(f"{where}: full precision needs activations float, not {entry.activations}")
+    if entry.rounding != "nearest" and entry.granularity != "channel":
+        raise InputError(
+            f"{where}: rounding {entry.rounding} finds a step per output channel; use granularity channel"
+        )
     if site.operator == "conv1d" and entry.activations == "dynamic" and kernels == "stock":
         raise InputError(
             f"{where}: a conv1d takes activations static or float with stock kernels, not dynamic"
@@ -101,7 +105,7 @@ def _verify_entry(site: Site, entry: SitePlan, kernels: Kernels) -> None:
 def _verify_group(entries: list[SitePlan]) -> None:
     first = entries[0]
     for other in entries[1:]:
-        for field in ("bits", "activations", "input_range"):
+        for field in ("bits", "rounding", "activations", "input_range"):
             mine, theirs = getattr(other, field), getattr(first, field)
             if mine != theirs:
                 raise InputError(

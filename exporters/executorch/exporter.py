@@ -67,7 +67,7 @@ def prove(
             f"site '{floating[0]}' runs in float ({kernels[floating[0]]}), and {len(floating) - 1} more; "
             "accept it with --allow-float"
         )
-    parity = measure_parity(model, packed.plan, written, samples)
+    parity = measure_parity(model, packed, written, samples)
     parity.check()
     return ExportReport(kernels, tuple(floating), parity)
 

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
-from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.lowering.packed import PackedModel
 from bitvox.compiler.passes.quantizer import QuantisedSite
 from bitvox.exporters.executorch.build import WrittenModel
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
@@ -34,16 +34,18 @@ TOLERANCE = 1e-3
 _SHIPPED_TOLERANCE = 5e-2
 
 
-def measure_parity(model: SpeechModel, plan: QuantPlan, written: WrittenModel, samples: FloatArray) -> Parity:
+def measure_parity(
+    model: SpeechModel, packed: PackedModel, written: WrittenModel, samples: FloatArray
+) -> Parity:
     """Compare every site of the program on the first seconds of one clip of samples [T]."""
     features = model.processor.features(samples)[: LENGTH_SECONDS[0] * model.processor.sampling_rate]
     compared = compared_program(written.skeleton, written.forms)
     values = _run(compared.program.filled(written.constants), features)
-    difference = {}
-    for site, at in zip(model.sites, compared.exposed, strict=True):
-        form = written.forms[model.sites.index(site)]
+    plan, difference = packed.plan, {}
+    for stored, form, at in zip(packed.sites, written.forms, compared.exposed, strict=True):
+        site = stored.site
         reference = form.stock or QuantisedSite(
-            model.site_module(site), site, plan.site(site.name), plan.kernels
+            model.site_module(site), site, plan.site(site.name), plan.kernels, stored.rounded()
         )
         with torch.inference_mode():
             output = reference(torch.from_numpy(values[at.input]))

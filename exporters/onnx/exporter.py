@@ -54,7 +54,7 @@ def prove(
             f"site '{in_float[0]}' runs in float ({kernels[in_float[0]]}), and {len(in_float) - 1} more; "
             "choose --activations static, or accept it with --allow-float"
         )
-    parity = measure_parity(model, packed.plan, written, kernels, samples)
+    parity = measure_parity(model, packed, written, kernels, samples)
     parity.check()
     return ExportReport(kernels, tuple(in_float), parity)
 

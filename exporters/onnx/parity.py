@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
 from bitvox.compiler.frontend.session import Array
-from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.lowering.packed import PackedModel
 from bitvox.compiler.passes.quantizer import QuantisedSite
 from bitvox.exporters.onnx.build import WrittenGraph, WrittenModel
 from bitvox.exporters.onnx.forms import SiteValues
@@ -40,14 +40,14 @@ _OWN_ROUNDING = {"MatMulNBits": 2e-2}
 
 def measure_parity(
     model: SpeechModel,
-    plan: QuantPlan,
+    packed: PackedModel,
     written: WrittenModel,
     kernels: Mapping[str, str],
     samples: FloatArray,
 ) -> Parity:
     """Compare every site of the files with its quantised torch form on one clip of samples [T]."""
     inputs = model.processor.inputs(model.session, samples)
-    watched = _WatchedSession(model, plan, written)
+    watched = _WatchedSession(model, packed, written)
     logits = model.processor.retrace(watched, inputs)
     shipped = model.processor.retrace(open_session(written.data.parent, num_threads=1), inputs)
     difference = {site.name: watched.difference.get(site.name, float("inf")) for site in model.sites}
@@ -62,9 +62,10 @@ class _WatchedSession:
         difference: The largest relative difference so far, by site.
     """
 
-    def __init__(self, model: SpeechModel, plan: QuantPlan, written: WrittenModel) -> None:
+    def __init__(self, model: SpeechModel, packed: PackedModel, written: WrittenModel) -> None:
         self.difference: dict[str, float] = {}
-        self._model, self._plan = model, plan
+        self._model, self._plan = model, packed.plan
+        self._rounded = {stored.site.name: stored.rounded() for stored in packed.sites}
         self._written = {graph.name: graph for graph in written.graphs}
         self._sessions = {name: _open_exposed(graph) for name, graph in self._written.items()}
 
@@ -86,7 +87,8 @@ class _WatchedSession:
 
     def _compare(self, site: Site, at: SiteValues, values: Mapping[str, Array]) -> float:
         entry = self._plan.site(site.name)
-        reference = QuantisedSite(self._model.site_module(site), site, entry, self._plan.kernels)
+        module, rounded = self._model.site_module(site), self._rounded[site.name]
+        reference = QuantisedSite(module, site, entry, self._plan.kernels, rounded)
         with torch.inference_mode():
             output = reference(torch.from_numpy(values[at.input]))
             expected = (functional.gelu(output) if at.activation == "gelu" else output).numpy()

@@ -1,0 +1,219 @@
+"""Codes that keep a site's output, not its weights: rounding that knows how the inputs move together.
+
+Everything here minimises d H d^T for every row of a weight by itself, d the row's rounding error and H the
+second moments of the inputs (`input_moments`). Rows that share an H are rounded in one go, each with its own
+step and its own width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bitvox.compiler.passes.input_moments import InputMoments
+from bitvox.compiler.passes.plan import Rounding
+from bitvox.compiler.passes.quantizer import stored_steps
+
+_BLOCK = 128
+_DAMPING = 0.01
+_CLIPS = tuple(1.0 - 0.05 * step for step in range(15))
+_SWEEPS = 2
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a weight that are rounded with one H.
+
+    Attributes:
+        weights: [rows, K].
+        bits: Width of each row [rows], whole numbers in float32.
+    """
+
+    weights: Tensor
+    bits: Tensor
+
+    @property
+    def top(self) -> Tensor:
+        """Codes of a row lie in [-top, top - 1]; [rows, 1]."""
+        return (2.0 ** (self.bits - 1))[:, None]
+
+    def nearest(self, steps: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Codes [rows, K] of the rows, or of other weights in their place."""
+        values = (self.weights if weights is None else weights) / steps[:, None]
+        return torch.minimum(torch.maximum(values.round_(), -self.top), self.top - 1)
+
+
+def errors(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
+    """d H d^T of each row [rows]: the mean squared error of its output a frame."""
+    lost = codes * steps[:, None] - rows.weights
+    return (lost @ hessian).mul_(lost).sum(dim=1)
+
+
+def damped(hessian: Tensor) -> Tensor:
+    """H with 1 % of its mean diagonal added, so that it can be inverted; of a dead input, the identity."""
+    mean = hessian.diagonal().mean()
+    ridge = _DAMPING * mean if mean > 0 else torch.ones(())
+    return hessian + ridge * torch.eye(hessian.shape[0])
+
+
+def clipped_steps(rows: Rows, hessian: Tensor) -> Tensor:
+    """Steps [rows] for which rounding to nearest costs least, by the diagonal of H, exact in float16."""
+    importance = hessian.diagonal()
+    largest = rows.weights.abs().amax(dim=1)
+    best, least = torch.zeros_like(largest), torch.full_like(largest, torch.inf)
+    for clip in _CLIPS:
+        steps = stored_steps(clip * largest / (rows.top[:, 0] - 0.5))
+        lost = rows.nearest(steps) * steps[:, None] - rows.weights
+        found = lost.square_() @ importance
+        best, least = torch.where(found < least, steps, best), torch.minimum(found, least)
+    return best
+
+
+def round_gptq(rows: Rows, steps: Tensor, hessian: Tensor) -> Tensor:
+    """Codes [rows, K] by GPTQ (arXiv 2210.17323).
+
+    Inputs go in falling order of their power; what rounding one loses, those still to come make good.
+
+    Args:
+        rows: What is rounded.
+        steps: Of each row [rows].
+        hessian: Damped H [K, K].
+    """
+    order = hessian.diagonal().argsort(descending=True, stable=True)
+    ordered = hessian[order][:, order]
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    left = rows.weights[:, order].clone()
+    codes = torch.empty_like(left)
+    for first in range(0, left.shape[1], _BLOCK):
+        last = min(first + _BLOCK, left.shape[1])
+        inside, passed_on = factor[first:last, first:last], torch.empty_like(left[:, first:last])
+        block = left[:, first:last]
+        for index in range(last - first):
+            column = block[:, index : index + 1]
+            code = rows.nearest(steps, column.clone())
+            error = (column - code * steps[:, None]) / inside[index, index]
+            block[:, index:] -= error * inside[index, index:]
+            codes[:, first + index : first + index + 1] = code
+            passed_on[:, index : index + 1] = error
+        left[:, last:] -= passed_on @ factor[first:last, last:]
+    return codes[:, order.argsort()]
+
+
+def descend(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
+    """Codes after one sweep of coordinate descent: each in turn becomes what is best given the others.
+
+    d H d^T never grows but by the rounding of float32.
+    """
+    codes = codes.clone()
+    lost = codes * steps[:, None] - rows.weights
+    slope = lost @ hessian
+    for first in range(0, codes.shape[1], _BLOCK):
+        last = min(first + _BLOCK, codes.shape[1])
+        inside, moved = hessian[first:last, first:last], torch.zeros_like(codes[:, first:last])
+        local = slope[:, first:last].clone()
+        for index in range(last - first):
+            at = first + index
+            curvature = inside[index, index].clamp(min=1e-30)
+            wanted = codes[:, at : at + 1] * steps[:, None] - local[:, index : index + 1] / curvature
+            change = (rows.nearest(steps, wanted) - codes[:, at : at + 1]) * steps[:, None]
+            codes[:, at : at + 1] += change / steps[:, None]
+            local += change * inside[index]
+            moved[:, index : index + 1] = change
+        slope += moved @ hessian[first:last]
+    return codes.round_()
+
+
+def refitted_steps(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
+    """The step of each row that is best for its codes (least squares in H), exact in float16."""
+    weighted = codes @ hessian
+    along, size = (weighted * rows.weights).sum(dim=1), (weighted * codes).sum(dim=1)
+    fitted = torch.where((size > 0) & (along > 0), along / size.clamp(min=1e-30), steps)
+    return stored_steps(fitted)
+
+
+def round_rows(rows: Rows, hessian: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
+    """Steps [rows] and codes [rows, K] of rows that share H.
+
+    `gptq` is GPTQ from the clipped steps, then sweeps of `descend` and `refitted_steps`. Each row keeps the
+    best that it met, so that none ever costs more than it does rounded to nearest.
+    """
+    largest = stored_steps(rows.weights.abs().amax(dim=1) / (rows.top[:, 0] - 0.5))
+    if rounding == "nearest":
+        return largest, rows.nearest(largest)
+    smooth, steps = damped(hessian), clipped_steps(rows, hessian)
+    best = _Best(rows, hessian, largest, rows.nearest(largest))
+    best.offer(steps, rows.nearest(steps))
+    best.offer(steps, round_gptq(rows, steps, smooth))
+    for _ in range(_SWEEPS):
+        best.offer(best.steps, descend(rows, best.steps, best.codes, smooth))
+        best.offer(refitted_steps(rows, best.steps, best.codes, smooth), best.codes)
+    return best.steps, best.codes
+
+
+class _Best:
+    """Of several roundings the one that costs least, row by row."""
+
+    def __init__(self, rows: Rows, hessian: Tensor, steps: Tensor, codes: Tensor) -> None:
+        self._rows, self._hessian = rows, hessian
+        self.steps, self.codes = steps, codes
+        self._least = errors(rows, steps, codes, hessian)
+
+    def offer(self, steps: Tensor, codes: Tensor) -> None:
+        found = errors(self._rows, steps, codes, self._hessian)
+        better = found < self._least
+        self.steps = torch.where(better, steps, self.steps)
+        self.codes = torch.where(better[:, None], codes, self.codes)
+        self._least = torch.where(better, found, self._least)
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedGroup:
+    """The weights of a share group at one width.
+
+    Attributes:
+        codes: Of each member [N, ...], int8; `steps`: [N], float32.
+        error: Mean squared error of the members' outputs a frame, summed over their channels.
+    """
+
+    codes: tuple[Tensor, ...]
+    steps: tuple[Tensor, ...]
+    error: float
+
+
+def round_group(
+    weights: Sequence[Tensor], widths: Sequence[int], moments: InputMoments, rounding: Rounding
+) -> dict[int, RoundedGroup]:
+    """The weights [N, ...] of sites that read one input, rounded at each width.
+
+    Members and widths are rows of one problem: they share H.
+    """
+    members = [weight.detach().reshape(moments.groups, -1, moments.inputs) for weight in weights]
+    stacked = torch.cat(members, dim=1)
+    height = stacked.shape[1]
+    codes = torch.empty((len(widths), *stacked.shape), dtype=torch.int8)
+    steps = torch.empty((len(widths), moments.groups, height))
+    lost = torch.zeros(len(widths), dtype=torch.float64)
+    bits = torch.tensor(widths, dtype=torch.float32).repeat_interleave(height)
+    for group in range(moments.groups):
+        hessian = moments.hessian(group)
+        rows = Rows(stacked[group].repeat(len(widths), 1), bits)
+        found_steps, found_codes = round_rows(rows, hessian, rounding)
+        codes[:, group] = found_codes.to(torch.int8).reshape(len(widths), height, -1)
+        steps[:, group] = found_steps.reshape(len(widths), height)
+        lost += errors(rows, found_steps, found_codes, hessian).reshape(len(widths), height).double().sum(1)
+    heights = [member.shape[1] for member in members]
+    return {
+        width: RoundedGroup(
+            codes=tuple(
+                part.reshape(weight.shape)
+                for part, weight in zip(codes[index].split(heights, dim=1), weights, strict=True)
+            ),
+            steps=tuple(part.reshape(-1) for part in steps[index].split(heights, dim=1)),
+            error=float(lost[index]),
+        )
+        for index, width in enumerate(widths)
+    }

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+
+from bitvox.compiler.lowering.packed import PackedTensor, lower
+from bitvox.compiler.lowering.rounding import round_sites
+from bitvox.compiler.passes.base import PassContext
+from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.passes.quantizer import quantise_module
+from bitvox.compiler.passes.start import start_plan
+from bitvox.compiler.passes.verify import verify_plan
+from bitvox.errors import InputError
+from bitvox.store import FileStore
+from support import PackedCosts, noise_clips, tiny_context, tiny_model
+
+
+def _plan(bits: int = 3, tier: str = "default") -> QuantPlan:
+    plan = start_plan(tiny_model(), PackedCosts(), "onnx", tier, "dynamic", rounding="gptq")
+    return plan.replace(sites=tuple(e.replace(bits=e.bits and bits) for e in plan.sites))
+
+
+def _loss(plan: QuantPlan, rounded=None) -> float:
+    """Squared error of the logits on clips that the rounding did not see."""
+    model, total = tiny_model(), 0.0
+    module = quantise_module(model, plan, rounded)
+    for clip in noise_clips(4, seed=9):
+        x = torch.from_numpy(model.processor.features(clip))[None]
+        with torch.inference_mode():
+            total += float((module(x) - model.module(x)).square().sum())
+    return total
+
+
+def test_the_model_says_what_the_rounded_codes_say_and_says_it_better() -> None:
+    context, plan = tiny_context(), _plan()
+    rounded = round_sites(context, plan)
+    assert set(rounded) == {entry.site for entry in plan.sites if entry.bits is not None}
+    assert _loss(plan, rounded) < 0.6 * _loss(plan)
+
+
+def test_packing_keeps_codes_steps_and_bytes() -> None:
+    plan = _plan()
+    rounded = round_sites(tiny_context(), plan)
+    nearest = plan.replace(sites=tuple(entry.replace(rounding="nearest") for entry in plan.sites))
+    for ours, theirs in zip(
+        lower(tiny_model(), plan, rounded).sites, lower(tiny_model(), nearest).sites, strict=True
+    ):
+        if not isinstance(ours.weight, PackedTensor):
+            continue
+        assert isinstance(theirs.weight, PackedTensor)
+        assert ours.weight.nbytes == theirs.weight.nbytes
+        found = rounded[ours.site.name]
+        assert np.array_equal(ours.weight.dequantise(), found.weight().numpy())
+        back = ours.rounded()
+        assert back is not None
+        assert torch.equal(back.weight(), found.weight())
+
+
+def test_the_same_codes_whatever_the_threads_and_the_store() -> None:
+    plan = _plan()
+    first = round_sites(tiny_context(), plan)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        second = round_sites(tiny_context(), plan)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(first[name].codes, second[name].codes) for name in first)
+
+
+def test_a_second_run_takes_every_group_from_the_store(tmp_path) -> None:
+    context, plan, store = tiny_context(), _plan(), FileStore(tmp_path)
+    first = round_sites(context, plan, store)
+    steps: list[str] = []
+    telling = PassContext(
+        context.model, context.clips, context.costs, lambda stage, done, total: steps.append(stage)
+    )
+    second = round_sites(telling, plan, store)
+    assert steps == []
+    for name, one in first.items():
+        assert torch.equal(one.codes, second[name].codes)
+        assert torch.equal(one.steps, second[name].steps)
+        assert (one.bias is None) == (second[name].bias is None)
+    other = PassContext(context.model, noise_clips(seed=4), context.costs, telling.progress)
+    round_sites(other, plan, store)
+    assert steps
+
+
+def test_nothing_is_measured_for_a_plan_that_rounds_to_nearest() -> None:
+    plan = start_plan(tiny_model(), PackedCosts(), "onnx")
+    assert round_sites(PassContext(tiny_model(), (), PackedCosts()), plan) == {}
+
+
+def test_lowering_refuses_to_guess_codes() -> None:
+    with pytest.raises(KeyError):
+        lower(tiny_model(), _plan())
+
+
+def test_a_step_for_a_whole_tensor_is_rounded_to_nearest() -> None:
+    plan = _plan(tier="paper")
+    roundings = {entry.granularity: entry.rounding for entry in plan.sites if entry.bits is not None}
+    assert roundings == {"tensor": "nearest", "channel": "gptq"}
+    verify_plan(tiny_model(), plan)
+    edited = plan.replace(
+        sites=tuple(e.replace(rounding="gptq") if e.granularity == "tensor" else e for e in plan.sites)
+    )
+    with pytest.raises(InputError, match="use granularity channel"):
+        verify_plan(tiny_model(), edited)
