@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
+from bitvox.benchmarks.inventions import is_silent, loops
 from bitvox.compiler.frontend.audio import Clip, defect, read_clip
 from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.errors import InputError
@@ -40,11 +41,12 @@ class Transcriber(Protocol):
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in one clip, as far as known, and what the models wrote."""
+    """What was said in one clip, as far as known, whether it is silent, and what the models wrote."""
 
     path: str
     speaker: str | None
     seconds: float
+    silent: bool
     reference: str | None
     bundle: str
     full_precision: str | None
@@ -57,12 +59,17 @@ class Scores:
     Attributes:
         words: Word error rate; `characters`: character error rate; neither of a classifier.
         words_on_silence: Words that it wrote for silence; None of a classifier, which always names a label.
+        invented: Paths of the silent clips that it wrote words for; None of a classifier.
+        loops: Paths of the clips whose transcript repeats itself where what was said, as far as known, does
+            not; None of a classifier.
         accuracy: Share of clips with the right label, of a classifier.
     """
 
     words: metrics.ErrorRate | None
     characters: metrics.ErrorRate | None
     words_on_silence: int | None
+    invented: tuple[str, ...] | None
+    loops: tuple[str, ...] | None
     accuracy: metrics.Interval | None = None
 
 
@@ -93,7 +100,7 @@ class EvalReport:
         bundle: Its folder; `bytes`: its size.
         data: Where the recordings came from; `digest`: SHA-256 over their samples and transcripts.
         clips: Recordings judged; `skipped`: recordings that could not be used; `seconds`: length of those
-            judged.
+            judged; `silent`: of those judged, recordings with nothing to hear.
         calibrated_on: Of the recordings judged, those that calibrated the bundle, which flatter it.
         clustered_by: What the intervals resample: `speaker` or `clip`.
         scores: Of the bundle; `full_precision`: of the full-precision model; `comparison`: of the two.
@@ -109,6 +116,7 @@ class EvalReport:
     clips: int
     skipped: int
     seconds: float
+    silent: int
     calibrated_on: int
     clustered_by: str
     scores: Scores
@@ -154,6 +162,7 @@ def evaluate(
         clips=len(scored),
         skipped=len(dataset.utterances) - len(scored),
         seconds=seconds,
+        silent=sum(entry.silent for entry in heard.transcripts),
         calibrated_on=heard.calibrated_on,
         clustered_by=heard.clustered_by,
         scores=_scores(runner, scored, heard, rate),
@@ -214,6 +223,7 @@ def _listen(
     transcripts, used, computing, known = [], [], 0.0, 0
     calibration = set(runner.bundle.manifest.calibrated_on)
     digest = hashlib.sha256()
+    rate = runner.processor.sampling_rate
     total = len(dataset.utterances)
     for index, utterance in enumerate(dataset.utterances):
         progress("evaluate", index, total)
@@ -225,8 +235,8 @@ def _listen(
         text = runner.transcribe(clip.samples)
         computing += time.perf_counter() - started
         baseline = full_precision.transcribe(clip.samples) if full_precision else None
-        name = str(utterance.path)
-        transcripts.append(Transcript(name, utterance.speaker, clip.seconds, utterance.text, text, baseline))
+        said = str(utterance.path), utterance.speaker, clip.seconds, is_silent(clip.samples, rate)
+        transcripts.append(Transcript(*said, utterance.text, text, baseline))
         used.append(utterance)
         digest.update(f"{clip.digest}\t{utterance.speaker}\t{utterance.text}\n".encode())
     progress("evaluate", total, total)
@@ -259,13 +269,23 @@ def _scores(model: Transcriber, texts: list[str], heard: _Heard, rate: int) -> S
     if heard.classifier:
         known = heard.references
         right = metrics.accuracy(heard.count(known, texts), heard.clusters) if known is not None else None
-        return Scores(None, None, None, right)
-    silent = words_on_silence(model, rate)
+        return Scores(None, None, None, None, None, right)
+    made_up = words_on_silence(model, rate), _invented(heard, texts), _loops(heard, texts)
     if heard.references is None:
-        return Scores(None, None, silent)
+        return Scores(None, None, *made_up)
     words = metrics.error_rate(metrics.count_words(heard.references, texts), heard.clusters)
     characters = metrics.error_rate(metrics.count_characters(heard.references, texts), heard.clusters)
-    return Scores(words, characters, silent)
+    return Scores(words, characters, *made_up)
+
+
+def _invented(heard: _Heard, texts: list[str]) -> tuple[str, ...]:
+    pairs = zip(heard.transcripts, texts, strict=True)
+    return tuple(entry.path for entry, text in pairs if entry.silent and metrics.word_count(text))
+
+
+def _loops(heard: _Heard, texts: list[str]) -> tuple[str, ...]:
+    pairs = zip(heard.transcripts, texts, strict=True)
+    return tuple(entry.path for entry, text in pairs if loops(text) and not loops(entry.reference or ""))
 
 
 def _full_precision_scores(model: Transcriber | None, heard: _Heard, rate: int) -> Scores | None:

@@ -11,6 +11,7 @@ import typer
 from bitvox.commands.options import BundleArgument, JsonOption, ThreadsOption
 from bitvox.commands.output import table, working
 from bitvox.errors import InputError
+from bitvox.printable import printable
 from bitvox.sizes import format_size
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def eval_command(
 ) -> None:
     """Judge a bundle on recordings: word and character error rates with intervals, beside full precision.
 
-    Texts are compared case-folded and without punctuation; intervals are bootstrapped over speakers. Of a
-    keyword classifier: accuracy, the table's labels in the column text, label or keyword.
+    Texts are compared case-folded and without punctuation; intervals are bootstrapped over speakers.
+    Transcripts that run in a loop and words for silent recordings are counted. Of a keyword classifier:
+    accuracy, the table's labels in the column text, label or keyword.
 
         bitvox eval ./my-model --data test.csv --split test
     """
@@ -147,8 +149,24 @@ def _eval_text(report: EvalReport) -> str:
             rate = "accuracy" if classifier else "word error rate"
             lines.append(f"  {rate} changed by {_points(found.difference)} (paired)")
             lines.append(f"  no regression on {100 * found.no_regression:.1f} % of clips")
+    lines += _made_up(report)
     lines.append(f"intervals: 95 %, bootstrapped over each {report.clustered_by}")
     return "\n".join(lines)
+
+
+def _made_up(report: EvalReport) -> list[str]:
+    """How often transcripts loop, and get words for silence; nothing of a classifier."""
+    full = report.full_precision
+    rows = [("run in a loop", report.clips, report.scores.loops, full.loops if full else None)]
+    invented = report.scores.invented, full.invented if full else None
+    rows.append(("are words for a silent recording", report.silent, *invented))
+    lines = []
+    for what, count, ours, theirs in rows:
+        if ours is not None:
+            beside = "" if theirs is None else f", at full precision {len(theirs)}"
+            first = f"; the first: {printable(ours[0])}" if ours else ""
+            lines.append(f"transcripts that {what}: {len(ours)} of {count}{beside}{first}")
+    return lines
 
 
 def _points(difference: Interval) -> str:

@@ -184,3 +184,17 @@ class Babbler:
 
 def test_words_invented_on_silence_are_counted() -> None:
     assert words_on_silence(Babbler(), 16000) == 8
+
+
+def test_loops_and_words_on_silent_recordings_are_named(faithful: Bundle, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "loop.wav", play("A B A B A B A B"), 16000)
+    soundfile.write(tmp_path / "chant.wav", play("C C C C C"), 16000)
+    soundfile.write(tmp_path / "hush.wav", np.zeros(16000), 16000)
+    (tmp_path / "t.csv").write_text("path,text\nloop.wav,A B\nchant.wav,c c c c c\nhush.wav,\n")
+    report = evaluate(faithful, read_dataset(tmp_path / "t.csv"), Babbler())
+    assert report.scores.loops == (str(tmp_path / "loop.wav"),)
+    assert (report.silent, report.scores.invented) == (1, ())
+    assert report.full_precision is not None
+    assert report.full_precision.invented == (str(tmp_path / "hush.wav"),)
+    assert report.full_precision.loops == ()
+    assert [entry["silent"] for entry in json.loads(report.to_json())["transcripts"]] == [False, False, True]
