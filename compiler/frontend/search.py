@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitvox.compiler.frontend.decoding import DecoderGraphs
-from bitvox.compiler.frontend.token_rules import TokenRules
+from bitvox.compiler.frontend.token_rules import TokenRules, log_sum
+from bitvox.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 State = TypeVar("State")
@@ -48,13 +49,16 @@ def greedy(
         rules: What may be written.
         end: Token that ends a transcript.
         limit: The most tokens, `end` included.
+
+    Raises:
+        InputError: Logits are not finite.
     """
     tokens: list[int] = []
     total = 0.0
     while True:
         rules.apply(logits, [tokens])
         best = int(logits[0].argmax())
-        total += float(_log_softmax(logits)[0, best])
+        total += float(logits[0, best] - _total(logits)[0])
         if best == end:
             return Hypothesis(tuple(tokens), True, total / (len(tokens) + 1))
         tokens.append(best)
@@ -97,13 +101,10 @@ def _continuations(
     running: list[_Beam], logits: FloatArray, rules: TokenRules, count: int
 ) -> list[tuple[int, _Beam]]:
     """The best `count` hypotheses of one token more, best first, each with the row that it continues."""
-    scores = _log_softmax(logits)
+    scores = logits - _total(logits)[:, None]
     rules.apply(scores, [beam.tokens for beam in running])
     scores += np.array([beam.score for beam in running], np.float32)[:, None]
-    flat = scores.reshape(-1)
-    best = np.argpartition(-flat, min(count, flat.size) - 1)[:count]
-    best = best[np.argsort(-flat[best], kind="stable")]
-    rows, tokens = np.divmod(best[np.isfinite(flat[best])], scores.shape[1])
+    rows, tokens = np.divmod(_largest(scores.reshape(-1), count), scores.shape[1])
     return [
         (int(row), _Beam((*running[row].tokens, int(token)), scores[row, token]))
         for row, token in zip(rows, tokens, strict=True)
@@ -120,7 +121,23 @@ def _finish(beam: _Beam, end: int) -> Hypothesis:
     return Hypothesis(tokens, ended, float(beam.score) / len(beam.tokens))
 
 
-def _log_softmax(logits: FloatArray) -> FloatArray:
-    """Logarithm of the softmax of each row."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), np.float32)
+def _total(logits: FloatArray) -> FloatArray:
+    """What softmax divides the rows of logits [rows, vocabulary] by, as a logarithm [rows]."""
+    total = log_sum(logits)
+    if not np.isfinite(total).all():
+        raise InputError("the decoder's logits are not finite: the model is damaged")
+    return total
+
+
+def _largest(scores: FloatArray, count: int) -> npt.NDArray[np.intp]:
+    """Where the largest finite scores [n] are, `count` or fewer, the largest first.
+
+    The largest of each of many groups are found first: that leaves a handful of a large vocabulary to sort.
+    """
+    count = min(count, scores.size)
+    groups = max(count, int(np.sqrt(scores.size)))
+    whole = scores.size - scores.size % groups
+    tops = np.concatenate((scores[:whole].reshape(-1, groups).max(axis=0), scores[whole:]))
+    least = np.partition(tops, -count)[-count]
+    found = np.flatnonzero((scores >= least) & (scores > -np.inf))
+    return found[np.argsort(-scores[found], kind="stable")][:count]

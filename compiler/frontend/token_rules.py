@@ -43,7 +43,7 @@ class TimeRules:
             scores[: self.first] = -np.inf
             if self.last_first is not None:
                 scores[self.first + self.last_first + 1 :] = -np.inf
-        if _log_sum(scores[self.first :]) > scores[: self.first].max():
+        if log_sum(scores[self.first :]) > scores[: self.first].max():
             scores[: self.first] = -np.inf
 
     def _continue(self, scores: FloatArray, written: Sequence[int]) -> None:
@@ -89,9 +89,9 @@ class TokenRules:
                 self.times.apply(row, tokens)
 
 
-def _log_sum(scores: FloatArray) -> float:
-    """Logarithm of the sum of exponentials."""
-    highest = float(scores.max())
-    if highest == -np.inf:
-        return highest
-    return highest + float(np.log(np.exp(scores - highest).sum()))
+def log_sum(scores: FloatArray) -> FloatArray:
+    """Logarithm of the sum of exponentials of each row [..., n]."""
+    highest = scores.max(axis=-1, keepdims=True)
+    shift = np.where(np.isfinite(highest), highest, np.float32(0))
+    with np.errstate(divide="ignore"):  # of a row of nothing but -inf
+        return np.asarray(shift[..., 0] + np.log(np.exp(scores - shift).sum(axis=-1)), np.float32)

@@ -42,12 +42,14 @@ class PitchGraphs:
     Attributes:
         processor: Its tokens.
         silence: Logit of the token of no speech, before the prompt.
+        certainty: Logit of what it has to say, beside zeros.
         creeps: Whether it ends every first burst after one step of time, and begins the next at once.
         prompts: What was read before the first letter, window by window.
     """
 
     processor: WhisperProcessor
     silence: float = 0.0
+    certainty: float = 30.0
     creeps: bool = False
     max_rows: int = 1
     prompts: list[tuple[int, ...]] = field(default_factory=list)
@@ -77,7 +79,7 @@ class PitchGraphs:
             no_times = self.processor.no_timestamps
             timed = no_times is not None and no_times not in read[:asked]
             says = self._says(state.bursts, timed)
-            logits[0, says[len(read) - asked]] = 30.0 if self.silence == 0 else 0.1
+            logits[0, says[len(read) - asked]] = self.certainty
         return logits, Hears(state.bursts, read)
 
     def reorder(self, state: Hears, rows: npt.NDArray[np.int64]) -> Hears:
@@ -196,8 +198,8 @@ def test_a_model_that_creeps_gets_through(processor: WhisperProcessor) -> None:
 def test_a_window_without_speech_says_nothing(processor: WhisperProcessor) -> None:
     samples, bursts = recording(processor, SECONDS, 0)
     assert bursts
-    assert transcribe(PitchGraphs(processor, silence=9.0), processor, samples).text == ""
-    assert transcribe(PitchGraphs(processor), processor, samples).text != ""
+    assert transcribe(PitchGraphs(processor, silence=9.0, certainty=0.1), processor, samples).text == ""
+    assert transcribe(PitchGraphs(processor, silence=9.0), processor, samples).text != ""
 
 
 def test_the_text_before_is_read_only_where_it_is_asked_for(processor: WhisperProcessor) -> None:
@@ -222,9 +224,12 @@ def test_more_beams_than_the_model_runs_are_refused(processor: WhisperProcessor)
 
 
 def test_logits_that_are_not_finite_are_refused(processor: WhisperProcessor) -> None:
-    graphs = PitchGraphs(processor, silence=float("nan"))
+    graphs = PitchGraphs(processor, certainty=float("nan"))
     with pytest.raises(InputError, match="logits are not finite"):
         transcribe(graphs, processor, np.zeros(RATE, np.float32))
+    graphs.max_rows = 2
+    with pytest.raises(InputError, match="logits are not finite"):
+        transcribe(graphs, processor, np.zeros(RATE, np.float32), DecodingOptions(beams=2))
 
 
 def test_nothing_is_written_where_nothing_is_heard(processor: WhisperProcessor) -> None:
