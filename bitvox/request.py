@@ -11,6 +11,7 @@ from bitvox.compiler.passes.plan import Activations, Calibration, Kernels, Stora
 from bitvox.errors import InputError, RequestError
 
 if TYPE_CHECKING:
+    from bitvox.compiler.frontend.model import SpeechModel
     from bitvox.compiler.passes.plan import QuantPlan
     from bitvox.exporters.manifest import Agreement
 
@@ -37,7 +38,7 @@ class CompileRequest:
     """One model, one voice, one ceiling in bytes.
 
     Attributes:
-        model: Hub id, local folder in the hub's layout, or `reference-ctc`.
+        model: Hub id, local folder in the hub's layout, or `reference-ctc`; or a model that is loaded.
         audio: Folder of the voice's unlabelled recordings, or one recording.
         budget: Ceiling on the bytes of the bundle; None where `plan` decides.
         out: Folder of the bundle; None where only a plan is wanted.
@@ -58,7 +59,7 @@ class CompileRequest:
         seed: Of everything that is drawn.
     """
 
-    model: str
+    model: str | SpeechModel
     audio: Path | None = None
     budget: int | None = None
     out: Path | None = None

@@ -48,7 +48,7 @@ def read_voice(request: CompileRequest, store: FileStore, progress: Progress) ->
     if request.audio is None:
         raise InputError("audio: none given; name a folder of the user's recordings with --audio")
     progress("load", 0, 3)
-    model = load_model(request.model)
+    model = load_model(request.model) if isinstance(request.model, str) else request.model
     progress("load", 1, 3)
     processor = model.processor
     clips = read_folder(request.audio, processor.sampling_rate, processor.minimum_samples, logger.warning)

@@ -228,7 +228,7 @@ def _asked(cell: _Planned) -> dict[str, Any]:
     if request is None:
         return {"method": "full precision"}
     order = request.order if request.method == "myqasr" else None
-    words = ["bitvox", "compile", request.model, "--audio", "CLIPS", "--budget", str(request.budget)]
+    words = ["bitvox", "compile", str(request.model), "--audio", "CLIPS", "--budget", str(request.budget)]
     words += ["--method", request.method, *(["--order", order] if order else [])]
     words += ["--calibration", request.calibration, "--tier", request.tier, "--out", "BUNDLE"]
     return {

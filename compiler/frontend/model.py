@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,6 +94,45 @@ class SpeechModel:
     graphs: tuple[Graph, ...]
     sites: tuple[Site, ...]
     licence: str
+
+    @classmethod
+    def from_module(
+        cls,
+        module: torch.nn.Module,
+        *,
+        decode: Callable[[FloatArray], str],
+        sampling_rate: int,
+        features: Callable[[FloatArray], FloatArray] | None = None,
+        minimum_samples: int | None = None,
+        writes: Literal["text", "label"] = "text",
+        name: str | None = None,
+    ) -> SpeechModel:
+        """A torch module of your own, which is copied and not changed.
+
+        Its Linear and Conv1d layers are the sites, in the order in which they run; those that read the same
+        tensor share a width. It is traced, so that what it does may depend on the length of a clip and on no
+        other value in it.
+
+        A bundle runs without torch. `features` and `decode` are therefore functions of NumPy arrays that a
+        module defines by name; the manifest holds the name, and whoever runs the bundle installs the module.
+
+        Args:
+            module: Model input [1, T', ...] -> logits [1, frames, outputs]; [1, 1, outputs] of a label for
+                the whole clip.
+            decode: Logits [frames, outputs] -> text, or label.
+            sampling_rate: Samples per second that it was trained on.
+            features: Samples [T] -> model input [T', ...]; None for a module that reads samples.
+            minimum_samples: Shortest clip that it takes; a tenth of a second where none is given.
+            writes: What its text is judged by: words, or one label for a clip.
+            name: What messages and the manifest call it; the name of its class where none is given.
+
+        Raises:
+            InputError: A layer cannot be handled, the module cannot be traced, or a function cannot be found
+                again or needs torch; names it and the reason.
+        """
+        from bitvox.compiler.frontend.own_module import speech_model
+
+        return speech_model(module, features, decode, sampling_rate, minimum_samples, writes, name)
 
     def site(self, name: str) -> Site:
         """The site of that name; KeyError if there is none."""

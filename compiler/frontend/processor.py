@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import Discriminator, Tag
 
 from bitvox.compiler.frontend.features import LogMel
+from bitvox.compiler.frontend.functions import FunctionProcessor
 from bitvox.compiler.frontend.parakeet_features import CentredLogMel
 from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
@@ -91,6 +92,8 @@ def _kind(value: Any) -> str:
         return "classifier"
     if "positions" in fields:
         return "whisper"
+    if "decode_by" in fields:
+        return "functions"
     return "mel" if "mel" in fields else "ctc"
 
 
@@ -98,7 +101,8 @@ AnyProcessor = Annotated[
     Annotated[CTCProcessor, Tag("ctc")]
     | Annotated[MelCTCProcessor, Tag("mel")]
     | Annotated[ClassifierProcessor, Tag("classifier")]
-    | Annotated[WhisperProcessor, Tag("whisper")],
+    | Annotated[WhisperProcessor, Tag("whisper")]
+    | Annotated[FunctionProcessor, Tag("functions")],
     Discriminator(_kind),
 ]
 """The field of a manifest that holds any of them; told apart by what they hold."""

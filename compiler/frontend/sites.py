@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 import torch
 
-from bitvox.compiler.frontend.family import Family
 from bitvox.compiler.frontend.graphs import Graph
-from bitvox.compiler.frontend.model import ConvGeometry, Site
+from bitvox.compiler.frontend.model import ConvGeometry, Role, Site
 from bitvox.errors import InputError
 
 
-def find_sites(module: torch.nn.Module, family: Family, graphs: Sequence[Graph]) -> tuple[Site, ...]:
+class SiteRules(Protocol):
+    """What names alone do not tell of a site; the attributes of a `Family`."""
+
+    @property
+    def role(self) -> Callable[[str], Role]:
+        """Module path -> role of the site."""
+        ...
+
+    @property
+    def share_group(self) -> Callable[[str], str]:
+        """Module path -> group of the sites that must share a width."""
+        ...
+
+    @property
+    def activation(self) -> Callable[[torch.nn.Module, str], Literal["gelu"] | None]:
+        """(Prepared module, module path) -> the function that alone reads the site's output, if known."""
+        ...
+
+
+def find_sites(module: torch.nn.Module, rules: SiteRules, graphs: Sequence[Graph]) -> tuple[Site, ...]:
     """Sites of a prepared module, found by running each of its graphs once.
 
     Raises:
@@ -23,7 +42,7 @@ def find_sites(module: torch.nn.Module, family: Family, graphs: Sequence[Graph])
     for name, child in module.named_modules():
         if reason := _unsupported(child, calls=names.count(name)):
             raise InputError(f"layer '{name}' ({type(child).__name__}) cannot be handled: {reason}")
-    return tuple(_describe(name, graph, module, family) for name, graph in order)
+    return tuple(_describe(name, graph, module, rules) for name, graph in order)
 
 
 def _execution_order(module: torch.nn.Module, graph: Graph) -> list[str]:
@@ -58,7 +77,7 @@ def _unsupported(module: torch.nn.Module, calls: int) -> str | None:
     return None
 
 
-def _describe(name: str, graph: str, model: torch.nn.Module, family: Family) -> Site:
+def _describe(name: str, graph: str, model: torch.nn.Module, rules: SiteRules) -> Site:
     module = model.get_submodule(name)
     assert isinstance(module, torch.nn.Linear | torch.nn.Conv1d)
     conv = None
@@ -69,10 +88,10 @@ def _describe(name: str, graph: str, model: torch.nn.Module, family: Family) -> 
         name=name,
         operator="linear" if conv is None else "conv1d",
         shape=tuple(module.weight.shape),
-        role=family.role(name),
-        share_group=family.share_group(name),
+        role=rules.role(name),
+        share_group=rules.share_group(name),
         has_bias=module.bias is not None,
         conv=conv,
-        activation=family.activation(model, name),
+        activation=rules.activation(model, name),
         graph=graph,
     )

@@ -1,0 +1,90 @@
+"""A front end and a decoder of the user's own: Python functions on NumPy arrays, named in the manifest.
+
+A bundle holds their names and not their code: where it runs, the module that defines them is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitvox.compiler.frontend.processor_base import Processor
+from bitvox.errors import InputError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class FunctionProcessor(Processor):
+    """Features and text by functions of the user's own, each named as `module:function`.
+
+    Attributes:
+        features_by: Samples [T] -> model input [T', ...]; None for a model that reads samples.
+        decode_by: Logits [frames, outputs] -> text, or the label of the clip.
+        logits_per_frame: Number of logits of a frame.
+    """
+
+    features_by: str | None
+    decode_by: str
+    logits_per_frame: int
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits of a frame."""
+        return self.logits_per_frame
+
+    def input_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape of the model input of that many samples, found on zeros."""
+        return (samples,) if self.features_by is None else _shape_of_zeros(self.features_by, samples)
+
+    def features(self, samples: FloatArray) -> FloatArray:
+        """Model input of samples [T] at `sampling_rate`; InputError where the function cannot be had."""
+        if self.features_by is None:
+            return np.ascontiguousarray(samples, dtype=np.float32)
+        return np.ascontiguousarray(function_named(self.features_by)(samples), dtype=np.float32)
+
+    def decode(self, logits: FloatArray) -> str:
+        """What the function makes of logits [frames, outputs]."""
+        return str(function_named(self.decode_by)(logits))
+
+
+@cache
+def _shape_of_zeros(name: str, samples: int) -> tuple[int, ...]:
+    return tuple(np.shape(function_named(name)(np.zeros(samples, dtype=np.float32))))
+
+
+@cache
+def function_named(name: str) -> Callable[[FloatArray], Any]:
+    """The function `module:function`; InputError where it cannot be imported."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"function '{name}': the bundle calls it and it cannot be imported here ({error}); "
+            "install the package that defines it"
+        ) from error
+    if not callable(found):
+        raise InputError(f"function '{name}': the bundle calls it and it is no function")
+    return found
+
+
+def name_of(function: Callable[..., Any], role: str) -> str:
+    """`module:function` by which a bundle finds a function again; InputError where it could not."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module == "__main__":
+        raise InputError(
+            f"{role}: '{name}' is defined in the program that runs now; define it in a module of its own, "
+            "which the bundle imports"
+        )
+    if not isinstance(module, str) or not name.isidentifier():
+        raise InputError(
+            f"{role}: not a function that a module defines by name; a bundle finds no other again"
+        )
+    if function_named(f"{module}:{name}") is not function:
+        raise InputError(f"{role}: '{module}:{name}' is another function; give the one that is there")
+    return f"{module}:{name}"
