@@ -6,13 +6,15 @@ features of a window, with the times of the burst where its prompt asks for them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from transformers import WhisperConfig
+import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 from whisper_checkpoint import SECONDS, write_checkpoint
 
 from bitvox.compiler.frontend.decoding import DecodingOptions
@@ -235,3 +237,72 @@ def test_logits_that_are_not_finite_are_refused(processor: WhisperProcessor) -> 
 def test_nothing_is_written_where_nothing_is_heard(processor: WhisperProcessor) -> None:
     found = transcribe(PitchGraphs(processor), processor, np.zeros(5 * RATE, np.float32))
     assert (found.text, found.segments) == ("", ())
+
+
+@dataclass
+class Says:
+    """`DecoderGraphs` of a model that says given tokens of its first window, and nothing of the next."""
+
+    processor: WhisperProcessor
+    tokens: Sequence[int]
+    max_rows: int = 1
+    windows: int = 0
+
+    def encode(self, features: FloatArray) -> int:
+        """Tokens read so far."""
+        self.windows += 1
+        return 0
+
+    def step(self, state: int, tokens: npt.NDArray[np.int64]) -> tuple[FloatArray, int]:
+        """The next token is certain after `start`, a language and a task."""
+        read = state + tokens.shape[1]
+        script = self.tokens if self.windows == 1 else (self.processor.first_time or 0,)
+        said = (0, 0, *script, self.processor.end)
+        logits = np.zeros((1, self.processor.outputs), np.float32)
+        logits[0, said[read - 1]] = 30.0
+        return logits, read
+
+    def reorder(self, state: int, rows: npt.NDArray[np.int64]) -> int:
+        """One row."""
+        return state
+
+
+def said_with_times(processor: WhisperProcessor, seed: int) -> list[int]:
+    """Stretches of text between pairs of times; the last with a time, a pair, or nothing after it."""
+    draw = np.random.default_rng(seed)
+    first = processor.first_time
+    assert first is not None
+    times = np.sort(draw.choice(np.arange(12, 98), draw.integers(2, 6), replace=False))
+    said = [first + int(draw.integers(0, 12))]
+    for time in times:
+        said += [*draw.integers(65, 91, draw.integers(1, 4)).tolist(), first + int(time), first + int(time)]
+    left = draw.integers(0, 3)
+    return [*said[:-1], *([] if left == 0 else [said[-1]]), *([70, 71] if left == 2 else [])]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_window_is_split_and_left_as_transformers_does_it(processor: WhisperProcessor, seed: int) -> None:
+    said, first = said_with_times(processor, seed), processor.first_time
+    theirs, frames = WhisperForConditionalGeneration._retrieve_segment(
+        seek_sequence=torch.tensor(said),
+        seek_outputs=[{}],
+        time_offset=torch.zeros(1, dtype=torch.float64),
+        timestamp_begin=first,
+        seek_num_frames=torch.tensor([processor.mel.frames]),
+        time_precision=0.02,
+        time_precision_features=0.01,
+        input_stride=2,
+        prev_idx=0,
+        idx=0,
+        return_token_timestamps=False,
+        decoder_input_ids=torch.zeros(1, 3),
+    )
+    graphs = Says(processor, said)
+    ours = list(transcribe(graphs, processor, np.zeros(3 * SECONDS * RATE, np.float32)).segments)
+    assert [(one.start, one.end) for one in ours] == [
+        (pytest.approx(float(one["start"])), pytest.approx(float(one["end"]))) for one in theirs
+    ]
+    texts = [processor.text(token for token in one["tokens"].tolist() if token < first) for one in theirs]
+    assert [one.text for one in ours] == [text.strip() for text in texts]
+    rest = 3 * SECONDS - int(frames) * processor.mel.hop / RATE
+    assert graphs.windows == 1 + math.ceil(rest / SECONDS)
