@@ -1,6 +1,6 @@
 """Byte-level tokens (Radford et al. 2019): what each of them adds to a text, and all of them in one string.
 
-A vocabulary of 50,000 tokens takes 200 kB in a manifest, and as many bytes again as a JSON list.
+Whisper's vocabulary of 51,865 takes 198 kB of a manifest in this way, and 550 kB as a list of strings.
 """
 
 from __future__ import annotations
