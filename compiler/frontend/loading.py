@@ -79,7 +79,7 @@ def _download(hub_id: str) -> Path:
     try:
         names = HfApi().list_repo_files(hub_id)
         weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin"
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", weights, "README.md"]))
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "merges.txt", weights, "README.md"]))
     except Exception as error:  # the hub client has a dozen unrelated types for "not there" and "no network"
         with contextlib.suppress(Exception):  # downloaded before, and no network now
             return Path(snapshot_download(hub_id, local_files_only=True))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
@@ -37,13 +38,22 @@ def read_whisper_processor(folder: Path, config: WhisperConfig) -> WhisperProces
     Raises:
         InputError: A file is missing, or two of them contradict each other.
     """
+    try:
+        return _read(folder, config)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"model '{folder}': its files do not fit together: {where}{said}") from None
+
+
+def _read(folder: Path, config: WhisperConfig) -> WhisperProcessor:
     mel = _mel(folder, config)
     tokens = _Tokens(folder, config)
     settings = _generation_settings(folder, config)
     prompt = _forced_prompt(settings, config)
     languages, tasks = _choices(tokens, settings, prompt)
     no_timestamps = _given(settings, "no_timestamps_token_id", tokens.named.get("<|notimestamps|>"))
-    start = tokens.within("decoder_start_token_id", settings.decoder_start_token_id)
     return WhisperProcessor(
         sampling_rate=mel.sampling_rate,
         normalise=False,
@@ -53,8 +63,8 @@ def read_whisper_processor(folder: Path, config: WhisperConfig) -> WhisperProces
         vocabulary=pack_pieces(tokens.pieces),
         positions=config.max_target_positions,
         max_tokens=_max_tokens(settings, config),
-        start=start,
-        end=tokens.within("eos_token_id", _first(settings.eos_token_id)),
+        start=tokens.required("decoder_start_token_id", settings.decoder_start_token_id),
+        end=tokens.required("eos_token_id", _first(settings.eos_token_id)),
         previous=_given(settings, "prev_sot_token_id", tokens.named.get("<|startofprev|>")),
         no_speech=_named(tokens, _NO_SPEECH),
         no_timestamps=no_timestamps if _writes_times(no_timestamps, config) else None,
@@ -98,12 +108,10 @@ class _Tokens:
             self.pieces[number] = b"" if number in silent else spelled_bytes(token)
         self._folder = folder
 
-    def within(self, name: str, number: int | None) -> int:
+    def required(self, name: str, number: int | None) -> int:
         """The token of a setting that there must be."""
-        if number is None or not 0 <= number < len(self.pieces):
-            raise InputError(
-                f"model '{self._folder}': {name} is {number} and must be one of {len(self.pieces)} tokens"
-            )
+        if number is None:
+            raise InputError(f"model '{self._folder}': no {name} in generation_config.json or config.json")
         return number
 
     def known(self, numbers: Iterable[int] | None) -> tuple[int, ...]:

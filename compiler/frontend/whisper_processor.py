@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bitvox.compiler.frontend.byte_tokens import join_pieces, unpack_pieces
 from bitvox.compiler.frontend.decoding import DecodingOptions, Task
@@ -15,6 +16,9 @@ from bitvox.compiler.frontend.whisper_features import WindowLogMel
 from bitvox.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
+
+# Half of them may hold the text before; a prompt has four tokens.
+_LEAST_POSITIONS = 16
 
 
 class WhisperProcessor(Processor):
@@ -40,14 +44,14 @@ class WhisperProcessor(Processor):
 
     mel: WindowLogMel
     vocabulary: str
-    positions: int
-    max_tokens: int
+    positions: Annotated[int, Field(ge=_LEAST_POSITIONS)]
+    max_tokens: Annotated[int, Field(ge=1)]
     start: int
     end: int
     previous: int | None
     no_speech: int | None
     no_timestamps: int | None
-    last_first_time: int | None
+    last_first_time: Annotated[int, Field(ge=0)] | None
     languages: dict[str, int]
     language_names: dict[str, str]
     language: str | None
@@ -63,6 +67,19 @@ class WhisperProcessor(Processor):
         except OSError as error:
             raise ValueError(str(error)) from None
         return vocabulary
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        single = ("start", "end", "previous", "no_speech", "no_timestamps")
+        numbers = {name: getattr(self, name) for name in single}
+        numbers |= {f"language {code!r}": number for code, number in self.languages.items()}
+        numbers |= {f"task {task!r}": number for task, number in self.tasks.items()}
+        for part in ("suppressed", "suppressed_first"):
+            numbers |= {f"{part} {number}": number for number in getattr(self, part)}
+        for name, number in numbers.items():
+            if number is not None and not 0 <= number < self.outputs:
+                raise ValueError(f"{name} is token {number}, there are {self.outputs}")
+        return self
 
     @property
     def outputs(self) -> int:

@@ -169,8 +169,12 @@ def test_a_missing_file_is_named(folder: Path, missing: list[str], said: str) ->
         ("preprocessor_config.json", {"chunk_length": 30}, "16 features of 3000 frames.*16 of 200"),
         ("preprocessor_config.json", {"feature_size": 80}, "80 features of 200 frames.*16 of 200"),
         ("config.json", {"vocab_size": 300}, "tokens up to 372, the head has 300 outputs"),
-        ("generation_config.json", {"decoder_start_token_id": 999}, "decoder_start_token_id is 999"),
-        ("generation_config.json", {"eos_token_id": 999}, "eos_token_id is 999"),
+        ("generation_config.json", {"decoder_start_token_id": 999}, "start is token 999, there are 373"),
+        ("generation_config.json", {"eos_token_id": [999]}, "end is token 999"),
+        ("generation_config.json", {"lang_to_id": {"<|en|>": 999}}, "language 'en' is token 999"),
+        ("generation_config.json", {"prev_sot_token_id": -1}, "previous is token -1"),
+        ("generation_config.json", {"max_length": -5}, "max_tokens: Input should be greater"),
+        ("config.json", {"max_target_positions": 2}, "positions: Input should be greater"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(
