@@ -1,12 +1,15 @@
 # The experiments behind docs/results.md. Each keeps its finished cells: run again, it goes on where it stopped.
 
-.PHONY: experiments-voices experiments-speech experiments-full-size results
+.PHONY: experiments-voices experiments-speech experiments-head-to-head experiments-full-size results
 
 experiments-voices: $(READY)
 	$(PY) -m bitvox.benchmarks.experiments.voices
 
 experiments-speech: $(READY)
 	$(PY) -m bitvox.benchmarks.experiments.real_speech
+
+experiments-head-to-head: $(READY)
+	$(PY) -m bitvox.benchmarks.experiments.head_to_head
 
 experiments-full-size: $(READY)
 	$(PY) -m bitvox.benchmarks.experiments.full_size

@@ -8,18 +8,21 @@ from pathlib import Path
 from bitvox.bundling import planned_bytes
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
+from bitvox.compiler.passes.allocate_exact import AllocateExactPass
 from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
-from bitvox.compiler.passes.plan import WIDTHS, Kernels, QuantPlan, Range, SitePlan, Storage, rounded
+from bitvox.compiler.passes.measure_costs import MeasureCostsPass
+from bitvox.compiler.passes.plan import WIDTHS, Cost, Kernels, QuantPlan, Range, SitePlan, Storage, rounded
 from bitvox.compiler.passes.plan_json import plan_from_json
+from bitvox.compiler.passes.refine_costs import RefineCostsPass
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
 from bitvox.compiler.passes.verify import verify_plan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.targets import TargetCosts
 from bitvox.progress import Progress, logger, no_progress
-from bitvox.request import CompileRequest
+from bitvox.request import CompileRequest, Effort
 from bitvox.sizes import format_size
 from bitvox.store import FileStore
 from bitvox.voice import Voice
@@ -29,6 +32,13 @@ _MOST_CORRECTIONS = 4
 
 # Predictions miss by unpack tables and digits, far less than this.
 _PREDICTION_MARGIN = 65_536
+
+# What each effort measures widths by, and how often it measures again around the widths that it found.
+_EFFORTS: dict[Effort, tuple[Cost, int]] = {
+    "quick": ("noise", 0),
+    "normal": ("divergence", 1),
+    "max": ("divergence", 3),
+}
 
 
 def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: Progress) -> QuantPlan:
@@ -58,16 +68,37 @@ def allocated_plan(voice: Voice, request: CompileRequest, store: FileStore, prog
     progress("size", 0, 1)
     costs, start = _measured_start(voice, request)
     progress("size", 1, 1)
-    measure = MeasureSensitivityPass(request.reduction)
-    scored = Sequential((measure,)).run(_context(voice, costs, progress), start, store)
+    scored = Sequential(_measures(request)).run(_context(voice, costs, progress), start, store)
     return voice.exporter.settle(voice.model, _allocate(voice, request, costs, scored, progress))
+
+
+def _measures(request: CompileRequest) -> tuple[Pass, ...]:
+    """The passes that an allocation of that method rests on."""
+    sensitivity = MeasureSensitivityPass(request.reduction)
+    if request.method != "auto":
+        return (sensitivity,)
+    assert request.budget is not None
+    usual, rounds = _EFFORTS[request.effort]
+    cost = request.cost or usual
+    measure: tuple[Pass, ...] = (MeasureCostsPass(cost, request.seed),)
+    if cost == "median":
+        measure = (sensitivity, *measure)
+    if cost == "divergence" and rounds:
+        measure = (*measure, RefineCostsPass(request.budget, rounds))
+    return measure
 
 
 def _measured_start(voice: Voice, request: CompileRequest) -> tuple[TargetCosts, QuantPlan]:
     """The plan at its widest, and costs that know what its files really take."""
     costs = byte_costs(voice, request.storage, request.chosen_kernels)
     start = start_plan(
-        voice.model, costs, request.target, request.tier, request.activations, request.chosen_kernels
+        voice.model,
+        costs,
+        request.target,
+        request.tier,
+        request.activations,
+        request.chosen_kernels,
+        request.chosen_rounding,
     )
     start = start.replace(storage=request.storage)
     verify_plan(voice.model, start)
@@ -80,8 +111,7 @@ def _allocate(
 ) -> QuantPlan:
     """Widths under the budget: each try is sized by its files; what it missed corrects the next."""
     assert request.budget is not None
-    order = "uniform" if request.method == "uniform" else request.order
-    allocate = AllocateMyQASRPass(request.budget, order, seed=request.seed)
+    allocate = _allocation(request, request.budget)
     fitting = _least(voice, request, allocate, costs, scored)
     for attempt in range(_MOST_CORRECTIONS):
         progress("allocate", attempt, _MOST_CORRECTIONS)
@@ -107,10 +137,17 @@ def _allocate(
     return fitting
 
 
+def _allocation(request: CompileRequest, budget: int) -> AllocateExactPass | AllocateMyQASRPass:
+    if request.method == "auto":
+        return AllocateExactPass(budget)
+    order = "uniform" if request.method == "uniform" else request.order
+    return AllocateMyQASRPass(budget, order, seed=request.seed)
+
+
 def _least(
     voice: Voice,
     request: CompileRequest,
-    allocate: AllocateMyQASRPass,
+    allocate: AllocateExactPass | AllocateMyQASRPass,
     costs: TargetCosts,
     scored: QuantPlan,
 ) -> QuantPlan | None:

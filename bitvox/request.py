@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bitvox.compiler.passes.plan import Activations, Calibration, Kernels, Storage, Tier
+from bitvox.compiler.passes.plan import Activations, Calibration, Cost, Kernels, Rounding, Storage, Tier
 from bitvox.errors import InputError, RequestError
 
 if TYPE_CHECKING:
@@ -16,12 +16,24 @@ if TYPE_CHECKING:
     from bitvox.exporters.manifest import Agreement
 
 Target = Literal["onnx", "executorch"]
-Method = Literal["myqasr", "uniform"]
+Method = Literal["auto", "myqasr", "uniform"]
+Effort = Literal["quick", "normal", "max"]
 Order = Literal["ascending", "descending", "shuffled", "min-max"]
 Reduction = Literal["median", "mean", "std", "max", "abs-max", "q90", "q99"]
 
 
-DECIDED_BY_PLAN = ("method", "order", "reduction", "tier", "activations", "storage", "kernels")
+DECIDED_BY_PLAN = (
+    "method",
+    "cost",
+    "effort",
+    "rounding",
+    "order",
+    "reduction",
+    "tier",
+    "activations",
+    "storage",
+    "kernels",
+)
 """Fields of a request that a plan to follow has settled."""
 
 
@@ -45,7 +57,11 @@ class CompileRequest:
         target: Runtime that will run the bundle.
         plan: A plan to follow instead of making one; what `DECIDED_BY_PLAN` names is left at its default
             then, or InputError says so.
-        method: How widths are allocated.
+        method: How widths are allocated: `auto` to the least cost under the budget, `myqasr` as the paper
+            has it, `uniform` to one width for all.
+        cost: What `auto` measures a width by; None is what the effort says.
+        effort: How much time `auto` takes.
+        rounding: How weights are rounded to codes; None is what is usual for the method.
         order: Order in which `myqasr` lowers widths.
         reduction: What a site's sensitivity pools its output by.
         calibration: How ranges and scales are found.
@@ -66,6 +82,9 @@ class CompileRequest:
     target: Target = "onnx"
     plan: Path | None = None
     method: Method = "myqasr"
+    cost: Cost | None = None
+    effort: Effort = "normal"
+    rounding: Rounding | None = None
     order: Order = "ascending"
     reduction: Reduction = "median"
     calibration: Calibration = "min-max"
@@ -78,12 +97,19 @@ class CompileRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.method == "auto" and self.tier == "paper":
+            raise InputError("tier paper: is myqasr's as published; with method auto use tier default")
         if self.plan is None:
             return
         defaults = {field.name: field.default for field in fields(self)}
         given = [name for name in DECIDED_BY_PLAN if getattr(self, name) != defaults[name]]
         if given:
             raise beside_plan(self.plan, given)
+
+    @property
+    def chosen_rounding(self) -> Rounding:
+        """`rounding`, or what is usual for the method."""
+        return self.rounding or ("gptq" if self.method == "auto" else "nearest")
 
     @property
     def chosen_kernels(self) -> Kernels:

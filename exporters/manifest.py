@@ -114,8 +114,9 @@ class Manifest(_Schema):
 
     @staticmethod
     def plan_document(plan: QuantPlan) -> dict[str, Any]:
-        """The value of `plan` for a plan."""
-        document: dict[str, Any] = json.loads(plan_to_json(plan))
+        """The value of `plan` for a plan; what other widths would have cost stays off the device."""
+        decided = plan.replace(sites=tuple(entry.replace(costs=None) for entry in plan.sites))
+        document: dict[str, Any] = json.loads(plan_to_json(decided))
         return document
 
     def quant_plan(self, origin: str) -> QuantPlan:

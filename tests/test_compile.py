@@ -15,7 +15,7 @@ from bitvox.compiler.lowering.header import HEADER_BYTES
 from bitvox.compiler.passes import allocate
 from bitvox.compiler.passes.plan_json import plan_to_json
 from bitvox.compiler.passes.streaming_median import REDUCTIONS
-from bitvox.errors import RequestError
+from bitvox.errors import InputError, RequestError
 from bitvox.exporters.manifest import FileEntry, Manifest
 from bitvox.exporters.targets import TARGETS
 from bitvox.exporters.verify import verify
@@ -74,6 +74,29 @@ def test_a_plan_is_followed_and_calibrated_anew(
     followed = front.compile_bundle(replace(request_, plan=path, budget=None))
     assert followed.plan.sites[-1] == made.sites[-1]
     assert "ranges of 1 sites (lm_head first) are calibrated anew" in _told(caplog)[-1]
+
+
+@pytest.mark.parametrize("effort", ["quick", "max"])
+def test_auto_writes_what_it_predicted_and_codes_of_its_own(request_: CompileRequest, effort: str) -> None:
+    request = replace(request_, method="auto", effort=effort, activations="dynamic", budget=38_000)
+    report = front.compile_bundle(request)
+    assert report.bytes <= report.plan.total_bytes <= 38_000
+    assert report.plan.total_bytes - report.bytes < 200  # digits of the agreement
+    assert len({site.bits for site in report.plan.sites if site.bits}) > 2
+    assert {site.rounding for site in report.plan.sites if site.bits} == {"gptq"}
+    assert verify(report.out) == []
+    first = {path.name: path.read_bytes() for path in report.out.iterdir()}
+
+    nearest = front.compile_bundle(replace(request, rounding="nearest", out=report.out.with_name("nearest")))
+    assert nearest.bytes <= 38_000
+    again = front.compile_bundle(replace(request, out=report.out.with_name("again")))
+    assert {path.name: path.read_bytes() for path in again.out.iterdir()} == first
+    assert (nearest.out / "model.onnx.data").read_bytes() != first["model.onnx.data"]
+
+
+def test_auto_is_no_method_of_the_paper() -> None:
+    with pytest.raises(InputError, match="with method auto use tier default"):
+        CompileRequest("m", method="auto", tier="paper")
 
 
 def test_verify_holds_the_packed_tensors_to_the_plan(request_: CompileRequest) -> None:

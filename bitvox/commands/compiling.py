@@ -20,10 +20,13 @@ from bitvox.request import (
     Calibration,
     CompileReport,
     CompileRequest,
+    Cost,
+    Effort,
     Kernels,
     Method,
     Order,
     Reduction,
+    Rounding,
     Storage,
     Target,
     Tier,
@@ -56,7 +59,25 @@ _Budget = Annotated[
 _Target = Annotated[Target, typer.Option(help="Runtime that will run the bundle.")]
 _Method = Annotated[
     Method,
-    typer.Option(help="[b]myqasr[/b] gives each layer its own width; [b]uniform[/b] gives all the same."),
+    typer.Option(
+        help="[b]auto[/b]: the widths of least cost under the budget; [b]myqasr[/b]: as the paper has it; "
+        "[b]uniform[/b]: one width for all."
+    ),
+]
+_Effort = Annotated[Effort, typer.Option(help="How much time auto takes to measure what widths cost.")]
+_Cost = Annotated[
+    Cost | None,
+    typer.Option(
+        help="What auto measures widths by: change of the model's own output, its growth with noise, each "
+        "layer's error, or myqasr's median. Usual is what the effort says."
+    ),
+]
+_Rounding = Annotated[
+    Rounding | None,
+    typer.Option(
+        help="[b]nearest[/b] weight by weight, or [b]gptq[/b]: to keep each layer's output on the recordings "
+        "(usual for auto)."
+    ),
 ]
 _Order = Annotated[
     Order,
@@ -121,6 +142,9 @@ def compile_command(
     ] = None,
     target: _Target = "onnx",
     method: _Method = "myqasr",
+    effort: _Effort = "normal",
+    cost: _Cost = None,
+    rounding: _Rounding = None,
     order: _Order = "ascending",
     reduction: _Reduction = "median",
     calibration: _Calibration = "min-max",
@@ -166,6 +190,9 @@ def plan_command(
     ] = None,
     target: _Target = "onnx",
     method: _Method = "myqasr",
+    effort: _Effort = "normal",
+    cost: _Cost = None,
+    rounding: _Rounding = None,
     order: _Order = "ascending",
     reduction: _Reduction = "median",
     calibration: _Calibration = "min-max",
@@ -203,6 +230,9 @@ def sweep_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets one bundle per budget.")],
     target: _Target = "onnx",
     method: _Method = "myqasr",
+    effort: _Effort = "normal",
+    cost: _Cost = None,
+    rounding: _Rounding = None,
     order: _Order = "ascending",
     reduction: _Reduction = "median",
     calibration: _Calibration = "min-max",

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import random
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.base import PassContext
-from bitvox.compiler.passes.bytes import paper_rest_bytes
 from bitvox.compiler.passes.plan import WIDTHS, Accounting, QuantPlan, SitePlan
-from bitvox.compiler.passes.policy import POLICIES
+from bitvox.compiler.passes.units import Unit, rest_bytes, too_small, units_of
 from bitvox.compiler.passes.verify import Fact
 from bitvox.errors import InputError, RequestError
-from bitvox.sizes import format_size
 
 Order = Literal["ascending", "descending", "shuffled", "min-max", "uniform"]
 
 _TOP = WIDTHS[-1]
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """What loses a bit at once: the quantised sites of one share group.
-
-    Attributes:
-        entries: Members with their plans.
-        score: Lower median of the members' scores, 0 where none was measured.
-        floor: Smallest width.
-        floor_reason: Whose floor that is.
-        sizes: Bytes of the members at each width, by the accounting in force.
-    """
-
-    entries: tuple[tuple[Site, SitePlan], ...]
-    score: float
-    floor: int
-    floor_reason: str
-    sizes: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -87,23 +64,23 @@ class AllocateMyQASRPass:
 
     def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
         """The plan with widths; RequestError naming the smallest possible budget if none fits."""
-        units = _units(context, plan, self.accounting)
-        rest = _rest_bytes(context, plan, self.accounting)
+        units = units_of(context, plan, self.accounting)
+        rest = rest_bytes(context, plan, self.accounting)
         sizes: list[int] = []
         for widths in self._states(units):
             sizes.append(rest + sum(unit.sizes[width] for unit, width in zip(units, widths, strict=True)))
             if sizes[-1] <= self.budget:
                 return self._write(context, plan, units, widths)
-        raise RequestError(_too_small(self.budget, min(sizes), self.accounting))
+        raise RequestError(too_small(self.budget, min(sizes), self.accounting))
 
-    def _states(self, units: Sequence[_Unit]) -> Iterator[tuple[int, ...]]:
+    def _states(self, units: Sequence[Unit]) -> Iterator[tuple[int, ...]]:
         """Widths of the units, state after state of the walk."""
         if self.order == "uniform":
             return (tuple(max(width, unit.floor) for unit in units) for width in reversed(WIDTHS))
         levels = _min_max_levels(units) if self.order == "min-max" else [_TOP] * len(units)
         return _walk(levels, [unit.floor for unit in units], self._ranking(units))
 
-    def _ranking(self, units: Sequence[_Unit]) -> list[int]:
+    def _ranking(self, units: Sequence[Unit]) -> list[int]:
         ranking = list(range(len(units)))
         if self.order == "shuffled":
             random.Random(self.seed).shuffle(ranking)
@@ -112,7 +89,7 @@ class AllocateMyQASRPass:
         return sorted(ranking, key=lambda i: sign * units[i].score)
 
     def _write(
-        self, context: PassContext, plan: QuantPlan, units: Sequence[_Unit], widths: Sequence[int]
+        self, context: PassContext, plan: QuantPlan, units: Sequence[Unit], widths: Sequence[int]
     ) -> QuantPlan:
         ranking = self._ranking(units)
         decided: dict[str, SitePlan] = {}
@@ -129,7 +106,7 @@ class AllocateMyQASRPass:
             sites=tuple(decided.get(entry.site, entry) for entry in plan.sites),
         ).noting(order=self.order, **options)
 
-    def _reason(self, unit: _Unit, width: int, rank: int, count: int) -> str:
+    def _reason(self, unit: Unit, width: int, rank: int, count: int) -> str:
         if width == unit.floor and unit.floor > WIDTHS[0]:
             return f"at its floor of {width} bits: {unit.floor_reason}"
         if self.order == "uniform":
@@ -141,55 +118,11 @@ class AllocateMyQASRPass:
 
 def bytes_at_width(context: PassContext, plan: QuantPlan, bits: int, accounting: Accounting = "true") -> int:
     """Size with all units at one width, floors kept: the budget that `uniform` meets with no slack."""
-    units = _units(context, plan, accounting)
-    return _rest_bytes(context, plan, accounting) + sum(unit.sizes[max(bits, unit.floor)] for unit in units)
+    units = units_of(context, plan, accounting)
+    return rest_bytes(context, plan, accounting) + sum(unit.sizes[max(bits, unit.floor)] for unit in units)
 
 
-def _units(context: PassContext, plan: QuantPlan, accounting: Accounting) -> list[_Unit]:
-    """Units in execution order; sites at full precision in the plan belong to none."""
-    units = []
-    for group in context.model.share_groups():
-        entries = tuple(
-            (site, plan.site(site.name)) for site in group if plan.site(site.name).bits is not None
-        )
-        if not entries:
-            continue
-        scores = [entry.score for _, entry in entries if entry.score is not None]
-        policies = [POLICIES[plan.tier][site.role] for site, _ in entries]
-        highest = max(policies, key=lambda policy: policy.floor or 0)
-        units.append(
-            _Unit(
-                entries=entries,
-                score=statistics.median_low(scores) if scores else 0.0,
-                floor=highest.floor or WIDTHS[0],
-                floor_reason=highest.reason,
-                sizes={width: _size(context, entries, width, accounting) for width in WIDTHS},
-            )
-        )
-    return units
-
-
-def _size(
-    context: PassContext, entries: Sequence[tuple[Site, SitePlan]], width: int, accounting: Accounting
-) -> int:
-    if accounting == "paper":
-        return sum((site.weights * width + 7) // 8 for site, _ in entries)
-    return sum(
-        context.costs.site(site, width, entry.granularity, entry.activations) for site, entry in entries
-    )
-
-
-def _rest_bytes(context: PassContext, plan: QuantPlan, accounting: Accounting) -> int:
-    """Bytes that no unit's width changes."""
-    if accounting == "paper":
-        return paper_rest_bytes(context.model, plan)
-    floats = ((context.model.site(entry.site), entry) for entry in plan.sites if entry.bits is None)
-    return context.costs.fixed + sum(
-        context.costs.site(site, None, entry.granularity, entry.activations) for site, entry in floats
-    )
-
-
-def _min_max_levels(units: Sequence[_Unit]) -> list[int]:
+def _min_max_levels(units: Sequence[Unit]) -> list[int]:
     """Start of the walk for `min-max`: the profile of 2..8 bits, raised until every unit is at the top."""
     low, high = min(unit.score for unit in units), max(unit.score for unit in units)
     spread = _TOP - WIDTHS[0]
@@ -207,11 +140,3 @@ def _walk(levels: Sequence[int], floors: Sequence[int], ranking: Sequence[int]) 
                 left[index] -= 1
                 if left[index] < _TOP:
                     yield tuple(min(level, _TOP) for level in left)
-
-
-def _too_small(budget: int, smallest: int, accounting: Accounting) -> str:
-    counted = "" if accounting == "true" else " by the paper's accounting"
-    return (
-        f"budget {format_size(budget)}: the smallest bundle of this model takes {smallest} bytes "
-        f"({format_size(smallest)}){counted}"
-    )

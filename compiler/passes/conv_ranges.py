@@ -10,18 +10,15 @@ labels, one forward pass a candidate.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from bitvox.compiler.frontend.model import SpeechModel
-from bitvox.compiler.frontend.threads import side_by_side
 from bitvox.compiler.passes.base import PassContext
+from bitvox.compiler.passes.divergence import Divergence
 from bitvox.compiler.passes.plan import QuantPlan, Range, SitePlan, rounded
 from bitvox.compiler.passes.quantizer import QuantisedSite, quantise_module
 from bitvox.compiler.passes.verify import Fact
@@ -76,9 +73,7 @@ class _Trial:
     """A quantised model whose convolution ranges can be changed, beside the full-precision one."""
 
     def __init__(self, context: PassContext, plan: QuantPlan) -> None:
-        self._inputs = _excerpts(context)
-        self._threads = context.threads
-        self._expected = self._log_probabilities(context.model.module)
+        self._divergence = Divergence(context, _SECONDS)
         # Weights at 8 bits: the search is for ranges, and rounding of narrow weights would hide them.
         widest = (entry if entry.bits is None else entry.replace(bits=8) for entry in plan.sites)
         self._module = quantise_module(context.model, plan.replace(sites=tuple(widest)))
@@ -89,34 +84,7 @@ class _Trial:
             site = self._module.get_submodule(entry.site)
             assert isinstance(site, QuantisedSite)
             site.plan = entry.replace(bits=8)
-        total, frames = 0.0, 0
-        for found, expected in zip(self._log_probabilities(self._module), self._expected, strict=True):
-            total += float(functional.kl_div(found, expected, reduction="sum", log_target=True))
-            frames += expected.shape[1]
-        return total / frames if math.isfinite(total) else math.inf
-
-    def _log_probabilities(self, module: torch.nn.Module) -> list[Tensor]:
-        """Logarithm of the distribution over the vocabulary, [1, frames, vocabulary] of each excerpt."""
-
-        @torch.inference_mode()
-        def run(inputs: tuple[Tensor, ...]) -> Tensor:
-            return functional.log_softmax(module(*inputs), dim=-1)
-
-        return side_by_side(run, self._inputs, self._threads)
-
-
-def _excerpts(context: PassContext) -> list[tuple[Tensor, ...]]:
-    """The first seconds of as many clips as there is time for, as inputs of the module."""
-    processor = context.model.processor
-    left = _SECONDS * processor.sampling_rate
-    inputs = []
-    for samples in context.clips:
-        part = samples[:left]
-        if part.size < processor.minimum_samples:
-            break
-        inputs.append(context.model.inputs(part))
-        left -= part.size
-    return inputs
+        return self._divergence.of(self._module)
 
 
 def _narrowed(model: SpeechModel, entry: SitePlan, factor: float) -> SitePlan:

@@ -13,6 +13,7 @@ from typing import Literal
 Activations = Literal["static", "dynamic", "float"]
 Granularity = Literal["tensor", "channel"]
 Rounding = Literal["nearest", "gptq"]
+Cost = Literal["divergence", "noise", "error", "median"]
 Storage = Literal["packed", "standard"]
 Kernels = Literal["stock", "packed"]
 Tier = Literal["default", "paper"]
@@ -67,6 +68,8 @@ class SitePlan:
         output_range: Calibrated range of the output, for a `static` conv1d whose kernel writes 8 bits
             (`stock` kernels do, `packed` ones write floats).
         score: Sensitivity that the allocation used.
+        costs: What the share group of the site costs at each of `WIDTHS`, in units that the allocation alone
+            compares; the same for every member.
         reason: Why this width, in words.
         stored_bytes: Bytes that the site takes in the target's files: codes, scales and graph.
     """
@@ -80,6 +83,7 @@ class SitePlan:
     input_range: Range | None = None
     output_range: Range | None = None
     score: float | None = None
+    costs: tuple[float, ...] | None = None
     reason: str = ""
     stored_bytes: int = 0
 

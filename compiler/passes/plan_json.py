@@ -42,6 +42,7 @@ class SiteSchema(_Schema):
     input_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
     output_range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
     score: Finite | None = None
+    costs: Annotated[list[Annotated[Finite, Field(ge=0)]], Field(min_length=7, max_length=7)] | None = None
     reason: str = ""
     stored_bytes: Annotated[int, Field(ge=0)] = 0
 
@@ -157,6 +158,7 @@ def _site_schema(entry: SitePlan) -> SiteSchema:
     fields = {name: getattr(entry, name) for name in SiteSchema.model_fields}
     for name in ("input_range", "output_range"):
         fields[name] = [fields[name].low, fields[name].high] if fields[name] else None
+    fields["costs"] = list(entry.costs) if entry.costs is not None else None
     return SiteSchema(**fields)
 
 
@@ -168,4 +170,5 @@ def _site_plan(schema: SiteSchema, origin: str) -> SitePlan:
             if low >= high:
                 raise InputError(f"{origin}: site {schema.site}: {name}: low {low} is not below high {high}")
             fields[name] = Range(low, high)
+    fields["costs"] = None if schema.costs is None else tuple(schema.costs)
     return SitePlan(**fields)

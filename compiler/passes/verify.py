@@ -11,8 +11,8 @@ from bitvox.compiler.passes.bytes import paper_bytes
 from bitvox.compiler.passes.plan import WIDTHS, Kernels, QuantPlan, SitePlan
 from bitvox.errors import InputError
 
-Fact = Literal["scores", "widths", "ranges"]
-FACTS: tuple[Fact, ...] = ("scores", "widths", "ranges")
+Fact = Literal["scores", "costs", "widths", "ranges"]
+FACTS: tuple[Fact, ...] = ("scores", "costs", "widths", "ranges")
 
 
 def verify_plan(model: SpeechModel, plan: QuantPlan, facts: Iterable[Fact] = ()) -> None:
@@ -20,8 +20,9 @@ def verify_plan(model: SpeechModel, plan: QuantPlan, facts: Iterable[Fact] = ())
 
     Always: every site once, in order; widths storable; sites of a share group agree; numbers finite; storage
         that the kernels can read. With
-        facts: `scores` every quantised site has a score, `widths` the widths were allocated and fit the
-        budget, `ranges` every static site has the ranges that its integer kernel needs.
+        facts: `scores` every quantised site has a score, `costs` it has costs of all widths, `widths` the
+        widths were allocated and fit the budget, `ranges` every static site has the ranges that its integer
+        kernel needs.
 
     Raises InputError, one line that names the site and what would be right.
     """
@@ -105,7 +106,7 @@ def _verify_entry(site: Site, entry: SitePlan, kernels: Kernels) -> None:
 def _verify_group(entries: list[SitePlan]) -> None:
     first = entries[0]
     for other in entries[1:]:
-        for field in ("bits", "rounding", "activations", "input_range"):
+        for field in ("bits", "rounding", "activations", "input_range", "costs"):
             mine, theirs = getattr(other, field), getattr(first, field)
             if mine != theirs:
                 raise InputError(
@@ -118,6 +119,12 @@ def _verify_scores(model: SpeechModel, plan: QuantPlan) -> None:
     for entry in plan.sites:
         if entry.bits is not None and entry.score is None:
             raise InputError(f"plan site {entry.site}: no score; measure the sensitivity first")
+
+
+def _verify_costs(model: SpeechModel, plan: QuantPlan) -> None:
+    for entry in plan.sites:
+        if entry.bits is not None and entry.costs is None:
+            raise InputError(f"plan site {entry.site}: no costs; measure them first")
 
 
 def _verify_widths(model: SpeechModel, plan: QuantPlan) -> None:
@@ -148,6 +155,7 @@ def _verify_ranges(model: SpeechModel, plan: QuantPlan) -> None:
 
 _CHECKS: dict[Fact, Callable[[SpeechModel, QuantPlan], None]] = {
     "scores": _verify_scores,
+    "costs": _verify_costs,
     "widths": _verify_widths,
     "ranges": _verify_ranges,
 }

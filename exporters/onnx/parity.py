@@ -87,8 +87,8 @@ class _WatchedSession:
 
     def _compare(self, site: Site, at: SiteValues, values: Mapping[str, Array]) -> float:
         entry = self._plan.site(site.name)
-        module, rounded = self._model.site_module(site), self._rounded[site.name]
-        reference = QuantisedSite(module, site, entry, self._plan.kernels, rounded)
+        module, stored = self._model.site_module(site), self._rounded[site.name]
+        reference = QuantisedSite(module, site, entry, self._plan.kernels, stored)
         with torch.inference_mode():
             output = reference(torch.from_numpy(values[at.input]))
             expected = (functional.gelu(output) if at.activation == "gelu" else output).numpy()

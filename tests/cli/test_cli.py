@@ -165,7 +165,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCompiler]:
 def test_compile_passes_every_option_on(compiler: Callable[..., FakeCompiler], capsys: Captured) -> None:
     fake = compiler()
     options = (
-        "--method uniform --order descending --reduction max --calibration hessian --tier paper "
+        "--method uniform --effort max --cost noise --rounding gptq --order descending --reduction max "
+        "--calibration hessian --tier paper "
         "--activations dynamic --storage standard --kernels stock --allow-float --clips 7 --seed 3"
     )
     assert run([*COMPILE, *options.split()]) == 0
@@ -176,6 +177,9 @@ def test_compile_passes_every_option_on(compiler: Callable[..., FakeCompiler], c
             budget=3 * 2**19,
             out=Path("o"),
             method="uniform",
+            effort="max",
+            cost="noise",
+            rounding="gptq",
             order="descending",
             reduction="max",
             calibration="hessian",

@@ -1,0 +1,72 @@
+"""How far a changed model's output distribution moves from full precision's own, without labels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bitvox.compiler.frontend.model import SpeechModel
+from bitvox.compiler.frontend.threads import side_by_side
+from bitvox.compiler.passes.base import PassContext
+from bitvox.errors import InputError
+
+
+class Divergence:
+    """KL(full precision || another model), a mean over the output frames of some seconds of the clips.
+
+    A frame counts by `1 - (1 - blank_weight) P(blank)`: where CTC says nothing, as in most frames, a model
+    may change much before a word does.
+    """
+
+    def __init__(self, context: PassContext, seconds: float, blank_weight: float = 1.0) -> None:
+        self._inputs = _excerpts(context, seconds)
+        self._threads = context.threads
+        self._expected = self._log_probabilities(context.model.module)
+        self._weights = [_frame_weights(context.model, one, blank_weight) for one in self._expected]
+
+    def of(self, module: torch.nn.Module) -> float:
+        """The divergence of a module that takes what the model's takes; infinite where it is not finite."""
+        total, count = 0.0, 0.0
+        found = self._log_probabilities(module)
+        for ours, theirs, weights in zip(found, self._expected, self._weights, strict=True):
+            frames = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+            total += float((frames * weights).sum())
+            count += float(weights.sum())
+        return max(0.0, total / count) if math.isfinite(total) else math.inf
+
+    def _log_probabilities(self, module: torch.nn.Module) -> list[Tensor]:
+        """Logarithm of the distribution over the outputs, [1, frames, outputs] of each excerpt."""
+
+        @torch.inference_mode()
+        def run(inputs: tuple[Tensor, ...]) -> Tensor:
+            # Of nearly equal distributions float32 leaves noise, and divergences below zero.
+            return functional.log_softmax(module(*inputs).double(), dim=-1)
+
+        return side_by_side(run, self._inputs, self._threads)
+
+
+def _frame_weights(model: SpeechModel, expected: Tensor, blank_weight: float) -> Tensor:
+    """Weight of each frame, [1, frames]; of a model without a blank they are alike."""
+    blank = getattr(model.processor, "blank", None)
+    if blank is None:
+        return torch.ones(expected.shape[:2])
+    return 1 - (1 - blank_weight) * expected[:, :, blank].exp()
+
+
+def _excerpts(context: PassContext, seconds: float) -> list[tuple[Tensor, ...]]:
+    """The first seconds of as many clips as there is time for, as inputs of the module."""
+    if not context.clips:
+        raise InputError("audio: no clip to calibrate with; give at least one")
+    processor = context.model.processor
+    left = round(seconds * processor.sampling_rate)
+    inputs = []
+    for samples in context.clips:
+        part = samples[:left]
+        if part.size < processor.minimum_samples:
+            break
+        inputs.append(context.model.inputs(part))
+        left -= part.size
+    return inputs
