@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bitvox.compiler.frontend.decoding import DecoderGraphs, DecodingOptions, Segment, Transcription
 from bitvox.compiler.frontend.search import Hypothesis, beam_search, greedy
-from bitvox.compiler.frontend.token_rules import TimeRules, TokenRules
+from bitvox.compiler.frontend.token_rules import TimeRules, TokenRules, log_sum
 from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 from bitvox.errors import InputError
 
@@ -20,6 +20,9 @@ State = TypeVar("State")
 
 # A window is left out where no speech is this likely and the text this unlikely (Radford et al. 2022, 4.5).
 _NO_SPEECH_PROBABILITY, _UNLIKELY_TEXT = 0.6, -1.0
+
+# A checkpoint with tokens for times may never have been taught to write them: it thinks them this unlikely.
+_TAUGHT_TIMES = 0.05
 
 # Times that leave more of a window to hear again are not followed: a broken model would never get through.
 _LEAST_ADVANCE = 0.1
@@ -40,7 +43,7 @@ def transcribe(
 
     A recording that fits in one window is decoded as transformers' `generate` does it. A longer one is
     decoded with times, window after window, each from the end of the last stretch that the one before
-    closed; a checkpoint that writes no times gets windows that end in pauses.
+    closed; a checkpoint that writes no times, or was not taught to, gets windows that end in pauses.
 
     Args:
         graphs: The model.
@@ -71,6 +74,7 @@ class Listener(Generic[State]):
     Attributes:
         language: Of the recording; None until it is detected in the first window, or where there is but one.
         before: Tokens of the windows before.
+        time_probability: How likely it was in the last window, decoded with times, to begin with one.
     """
 
     graphs: DecoderGraphs[State]
@@ -78,6 +82,7 @@ class Listener(Generic[State]):
     options: DecodingOptions
     language: str | None
     before: tuple[int, ...] = ()
+    time_probability: float = 1.0
 
     def hear(self, window: FloatArray, timed: bool) -> Hypothesis | None:
         """What samples of one window at most say, with times or without; None: nothing."""
@@ -85,12 +90,15 @@ class Listener(Generic[State]):
         beginning = (*self._previous_text(), processor.start)
         state = graphs.encode(processor.features(window))
         logits, state = graphs.step(state, np.array([beginning], np.int64))
-        silence = self._no_speech(logits)
+        no_speech = processor.no_speech
+        silence = 0.0 if no_speech is None else _share(logits, slice(no_speech, no_speech + 1))
         if self.language is None and processor.languages:
             self.language = max(processor.languages, key=lambda code: logits[0, processor.languages[code]])
         prompt = processor.prompt(self.language, options.task, timed)
         if prompt:
             logits, state = graphs.step(state, np.array([prompt], np.int64))
+        if timed:
+            self.time_probability = _share(logits, slice(processor.first_time, None))
         room = processor.positions - len(beginning) - len(prompt)
         limit = min(options.max_tokens or processor.max_tokens, room)
         rules = _rules(processor, timed)
@@ -108,11 +116,10 @@ class Listener(Generic[State]):
             return ()
         return self.processor.previous, *self.before[1 - self.processor.positions // 2 :]
 
-    def _no_speech(self, logits: FloatArray) -> float:
-        token = self.processor.no_speech
-        if token is None:
-            return 0.0
-        return float(1 / np.exp(logits[0] - logits[0, token]).sum(dtype=np.float64))
+
+def _share(logits: FloatArray, tokens: slice) -> float:
+    """Probability of any of the tokens, by logits [1, vocabulary]."""
+    return float(np.exp(log_sum(logits[0, tokens]) - log_sum(logits[0])))
 
 
 def _rules(processor: WhisperProcessor, timed: bool) -> TokenRules:
@@ -168,6 +175,9 @@ def _follow_times(listener: Listener[State], samples: FloatArray) -> Iterator[Se
     while at == 0 or samples.size - at >= processor.minimum_samples:
         window = samples[at : at + processor.window_samples]
         heard = listener.hear(window, timed=True)
+        if at == 0 and listener.time_probability < _TAUGHT_TIMES and not listener.options.timestamps:
+            yield from _cut_in_pauses(listener, samples)
+            return
         advance = window.size
         if heard is not None:
             stretches = _stretches(heard.tokens, processor)

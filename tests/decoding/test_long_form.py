@@ -45,6 +45,7 @@ class PitchGraphs:
         processor: Its tokens.
         silence: Logit of the token of no speech, before the prompt.
         certainty: Logit of what it has to say, beside zeros.
+        taught: Whether it writes times where it is asked for them.
         creeps: Whether it ends every first burst after one step of time, and begins the next at once.
         prompts: What was read before the first letter, window by window.
     """
@@ -52,6 +53,7 @@ class PitchGraphs:
     processor: WhisperProcessor
     silence: float = 0.0
     certainty: float = 30.0
+    taught: bool = True
     creeps: bool = False
     max_rows: int = 1
     prompts: list[tuple[int, ...]] = field(default_factory=list)
@@ -81,6 +83,7 @@ class PitchGraphs:
             no_times = self.processor.no_timestamps
             timed = no_times is not None and no_times not in read[:asked]
             says = self._says(state.bursts, timed)
+            says = says if self.taught or not timed else [says[1]] * self.processor.positions
             logits[0, says[len(read) - asked]] = self.certainty
         return logits, Hears(state.bursts, read)
 
@@ -188,6 +191,13 @@ def test_without_times_windows_are_cut_in_pauses(untimed: WhisperProcessor, seed
     assert len(found.segments) > 9.3 / SECONDS
     ends = [segment.end for segment in found.segments[:-1]]
     assert not any(start < end < stop for end in ends for start, stop, _ in bursts)
+
+
+def test_a_model_that_was_not_taught_times_is_cut_in_pauses(processor: WhisperProcessor) -> None:
+    samples, bursts = recording(processor, 9.3, 2)
+    graphs = PitchGraphs(processor, taught=False)
+    assert transcribe(graphs, processor, samples).text == " ".join(letter for _, _, letter in bursts)
+    assert all(processor.no_timestamps in prompt for prompt in graphs.prompts[1:])
 
 
 def test_a_model_that_creeps_gets_through(processor: WhisperProcessor) -> None:
