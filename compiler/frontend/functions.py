@@ -1,11 +1,13 @@
 """A front end and a decoder of the user's own: Python functions on NumPy arrays, named in the manifest.
 
-A bundle holds their names and not their code: where it runs, the module that defines them is installed.
+A bundle holds their names and not their code: where it runs, the module that defines them is installed, and
+trusted by name, since to open somebody's bundle must not run whatever it names.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -17,6 +19,12 @@ from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
+
+TRUST = "BITVOX_TRUST"
+"""Environment variable: modules, between commas, whose functions a bundle may call."""
+
+# Modules whose functions this process handed over itself.
+_given: set[str] = set()
 
 
 class FunctionProcessor(Processor):
@@ -59,8 +67,12 @@ def _shape_of_zeros(name: str, samples: int) -> tuple[int, ...]:
 
 @cache
 def function_named(name: str) -> Callable[[FloatArray], Any]:
-    """The function `module:function`; InputError where it cannot be imported."""
+    """The function `module:function`; InputError where its module is not trusted or cannot be imported."""
     module, _, attribute = name.partition(":")
+    if module not in _given and module not in os.environ.get(TRUST, "").split(","):
+        raise InputError(
+            f"function '{name}': the bundle calls it; set {TRUST}={module} if you would run that code"
+        )
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -85,6 +97,7 @@ def name_of(function: Callable[..., Any], role: str) -> str:
         raise InputError(
             f"{role}: not a function that a module defines by name; a bundle finds no other again"
         )
+    _given.add(module)
     if function_named(f"{module}:{name}") is not function:
         raise InputError(f"{role}: '{module}:{name}' is another function; give the one that is there")
     return f"{module}:{name}"

@@ -109,10 +109,16 @@ def test_a_bundle_runs_where_there_is_no_torch(model: bitvox.SpeechModel, tmp_pa
         "print(runner.transcribe(numpy.load('clip.npy')))"
     )
     path = {"PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=path, cwd=tmp_path
+    trusted = _run(program, {**path, "BITVOX_TRUST": "own_front_end"}, tmp_path)
+    assert trusted.stdout.strip() == ours, trusted.stderr
+    refused = _run(program, path, tmp_path)
+    assert "set BITVOX_TRUST=own_front_end" in refused.stderr.splitlines()[-1]
+
+
+def _run(program: str, env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=env, cwd=folder
     )
-    assert done.stdout.strip() == ours, done.stderr
 
 
 def test_a_label_for_the_whole_clip() -> None:
