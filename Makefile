@@ -5,12 +5,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint types reference-model clean
+.PHONY: help setup demo test lint types reference-model reference-whisper clean
 
 help:
 	@echo "make demo             compile the shipped model for two voices and three budgets, and print what came out"
 	@echo "make test             lint, types and tests"
-	@echo "make reference-model  train the reference model again (hours)"
+	@echo "make reference-model  train the reference CTC model again (hours)"
+	@echo "make reference-whisper  train the reference encoder-decoder again (hours)"
 
 setup: $(READY)
 
@@ -39,6 +40,9 @@ test: lint types
 
 reference-model: $(READY)
 	$(PY) -m bitvox.benchmarks.reference_model.train --out build/reference-model --hours 2.1
+
+reference-whisper: $(READY)
+	$(PY) -m bitvox.benchmarks.reference_model.train_whisper --out build/reference-whisper --hours 2.6
 
 clean:
 	rm -rf $(VENV) build demo

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor, WhisperTokenizer
 
-from bitvox.benchmarks.reference_model import synthesis, train
+from bitvox.benchmarks.reference_model import (
+    evaluate,
+    synthesis,
+    train,
+    train_whisper,
+    training,
+    whisper_text,
+    windows,
+)
 from bitvox.benchmarks.reference_model.data import Clip, JoinedClips, Mixture, augment, read_clip
 from bitvox.benchmarks.reference_model.evaluate import clustered_rate, rates, transcribe
 from bitvox.benchmarks.reference_model.make_voices import SAMPLE_VOICES, SPELLED, SPLITS, sample_texts
@@ -140,8 +150,8 @@ def test_interval_brackets_the_rate_and_needs_several_speakers() -> None:
 
 
 def test_learning_rate_rises_then_falls() -> None:
-    settings = train.Settings(Path("run"), "none", hours=1.0, seed=1)
-    factors = [train.rate_factor(settings, progress) for progress in (0.0, settings.warm_up, 0.5, 1.0)]
+    settings = training.Settings(Path("run"), hours=1.0, seed=1)
+    factors = [training.rate_factor(settings, progress) for progress in (0.0, settings.warm_up, 0.5, 1.0)]
     assert factors[1] == pytest.approx(1.0)
     assert factors[0] < factors[1] > factors[2] > factors[3] > 0
 
@@ -152,6 +162,100 @@ def test_shipped_checkpoint_starts_a_run_with_its_first_filters_kept() -> None:
     assert {name.split(".conv_layers.")[1][0] for name in frozen} == {"0", "1"}
     with pytest.raises(FileNotFoundError):
         train.build_model("no-such-folder")
+
+
+@pytest.fixture(scope="module")
+def few_clips() -> dict[str, list[Clip]]:
+    clips = [clip for clip in voice_clips("nora") if len(clip.text.split()) > 2]
+    return dict.fromkeys(("an4", "speechocean762", "spelling", "sentences"), clips[:6])
+
+
+def ctc_recipe(settings: training.Settings, sources: dict[str, list[Clip]]) -> training.Recipe[Any]:
+    return train.CTCRecipe(settings, str(train.ASSETS), sources)
+
+
+@needs_espeak
+@pytest.mark.parametrize("make", [ctc_recipe, train_whisper.WhisperRecipe])
+def test_a_run_resumes_where_it_stopped(
+    few_clips: dict[str, list[Clip]], tmp_path: Path, make: Callable[..., training.Recipe[Any]]
+) -> None:
+    settings = training.Settings(tmp_path, hours=1.0, seed=1, ema_decay=0.5)
+    trainer = training.Trainer(settings, make(settings, few_clips))
+    batch = next(trainer.batches())
+    assert batch.seconds > 1
+    before = [parameter.clone() for parameter in trainer.average.parameters()]
+    losses = [trainer.update(batch) for _ in range(2)]
+    assert all(np.isfinite(value) for step in losses for value in step.values())
+    assert any(
+        not torch.equal(old, new) for old, new in zip(before, trainer.average.parameters(), strict=True)
+    )
+    trainer.save()
+    again = training.Trainer(settings, make(settings, few_clips))
+    again.resume()
+    assert again.step == 2
+    for old, new in zip(trainer.average.parameters(), again.average.parameters(), strict=True):
+        torch.testing.assert_close(old, new)
+    again.recipe.export(again.average, tmp_path / "best")
+    clips = few_clips["an4"][:2]
+    heard = evaluate.Checkpoint.load(tmp_path / "best").listen(clips)
+    assert len(heard) == 2
+
+
+def test_losses_of_some_steps_are_averaged_over_those() -> None:
+    assert training.mean_losses([{"loss": 1.0, "lesson": 4.0}, {"loss": 2.0}]) == {"loss": 1.5, "lesson": 4.0}
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = whisper_text.build_tokenizer(("ENTER SEVEN", "A B C SEVEN", *SENTENCES), windows.WINDOW_S)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_tokens_are_where_a_whisper_decoder_looks_for_them(tokenizer_folder: Path) -> None:
+    tokenizer = WhisperTokenizer.from_pretrained(tokenizer_folder)
+    numbers = tokenizer.convert_tokens_to_ids([*whisper_text.SPECIAL, "<|0.00|>", "<|10.00|>"])
+    end = numbers[0]
+    assert numbers[:-1] == list(range(end, end + len(numbers) - 1))
+    assert numbers[-1] == len(tokenizer) - 1 == numbers[-2] + 500
+    prompt = [tokenizer.decode([token]) for token in tokenizer.prefix_tokens]
+    assert prompt == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+
+
+@pytest.mark.parametrize("text", ["", "ENTER SEVEN", "SEVEN A B C", "IT'S NEVER HEARD BEFORE, ÄÖ!"])
+def test_any_text_survives_its_tokens(tokenizer_folder: Path, text: str) -> None:
+    tokenizer = WhisperTokenizer.from_pretrained(tokenizer_folder)
+    assert tokenizer.decode(tokenizer(f" {text}").input_ids, skip_special_tokens=True) == f" {text}"
+
+
+def test_clips_are_placed_in_whole_windows_or_cut_ones() -> None:
+    audio = np.random.default_rng(0).standard_normal((3, 30_000)).astype(np.float32).clip(-3.9, 3.9)
+    for full, length in ((True, 160_000), (False, 30_080)):
+        rows, plain = windows.placed(audio, full, np.random.default_rng(1))
+        assert rows.shape == plain.shape == (3, length)
+        assert np.abs(rows).max() <= 1
+        for row, clip in zip(plain, audio, strict=True):
+            start = int(np.flatnonzero(row)[0])
+            np.testing.assert_allclose(row[start : start + clip.size], clip, atol=1e-4)
+    assert len(set(windows.placed(audio, True, np.random.default_rng(1))[0].std(axis=1))) == 3
+
+
+def test_masks_hide_bands_and_leave_the_rest() -> None:
+    torch.manual_seed(0)
+    features = torch.rand(4, 80, 400)
+    hidden = windows.masked(features) != features
+    assert 0.02 < hidden.float().mean() < 0.6
+    assert (hidden.all(dim=1).any(dim=1) | hidden.all(dim=2).any(dim=1)).any()
+
+
+def test_silence_has_no_words_and_a_long_clip_is_drawn_again() -> None:
+    drawn = [windows.silence(random.Random(seed)) for seed in range(30)]
+    assert {clip.text for clip in drawn} == {""}
+    assert any(not clip.audio.any() for clip in drawn)
+    long, fits = tone(9.0, "LONG"), tone(1.0, "FITS")
+    draw = windows.short(lambda rng: rng.choice((long, fits)))
+    assert {draw(random.Random(seed)).text for seed in range(10)} == {"FITS"}
 
 
 @pytest.mark.parametrize("sample", SAMPLE_VOICES, ids=lambda sample: sample.folder)

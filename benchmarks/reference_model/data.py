@@ -40,6 +40,11 @@ class Batch:
     audio: Audio
     texts: tuple[str, ...]
 
+    @property
+    def seconds(self) -> float:
+        """Audio, padding included."""
+        return self.audio.size / SAMPLE_RATE
+
 
 def shared_folder(name: str, variable: str) -> Path:
     """A folder of shared material: the environment variable, else `../shared/<name>` by the checkout."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,20 @@ import jiwer
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+from transformers import (
+    AutoConfig,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
 
-from .data import Clip, as_float, load_clips, normalise
+from .data import SAMPLE_RATE, Clip, as_float, load_clips, normalise
+from .windows import silence
 
-TEMPLATE = Path(__file__).with_name("card.md")
+_CARDS = {"wav2vec2": "card.md", "whisper": "card_whisper.md"}
+_TOGETHER = 16
+_SILENT = 100
 SETS = (("an4", "dev"), ("an4", "test"), ("speechocean762", "dev"), ("speechocean762", "test"))
 
 
@@ -47,6 +57,34 @@ class Result:
     cer: Rate
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A reference model, loaded.
+
+    Attributes:
+        listen: Its transcripts of clips.
+        parameters: Number of its weights.
+        card: Template of its card.
+    """
+
+    listen: Callable[[Sequence[Clip]], list[str]]
+    parameters: int
+    card: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> Checkpoint:
+        """The checkpoint in a folder, in float32."""
+        kind = AutoConfig.from_pretrained(folder).model_type
+        card = Path(__file__).with_name(_CARDS[kind])
+        if kind == "whisper":
+            whisper = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+            processor = WhisperProcessor.from_pretrained(folder)
+            return cls(lambda clips: generate(whisper, processor, clips), whisper.num_parameters(), card)
+        ctc = Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32)
+        letters = Wav2Vec2Processor.from_pretrained(folder)
+        return cls(lambda clips: transcribe(ctc, letters, clips), ctc.num_parameters(), card)
+
+
 def transcribe(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, clips: Sequence[Clip]) -> list[str]:
     """Greedy CTC transcripts, clip by clip: padding would change the group norm's statistics."""
     model.eval()
@@ -58,6 +96,26 @@ def transcribe(model: Wav2Vec2ForCTC, processor: Wav2Vec2Processor, clips: Seque
             logits = model(torch.from_numpy(audio)[None].to(device)).logits
             texts.append(processor.decode(logits[0].argmax(-1).cpu()).strip())
     return texts
+
+
+def generate(
+    model: WhisperForConditionalGeneration, processor: WhisperProcessor, clips: Sequence[Clip]
+) -> list[str]:
+    """Greedy transcripts of clips that fit a window, by transformers' own `generate`."""
+    model.eval()
+    texts: list[str] = []
+    for start in range(0, len(clips), _TOGETHER):
+        audio = [as_float(clip.audio) for clip in clips[start : start + _TOGETHER]]
+        features = processor(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        with torch.inference_mode():
+            tokens = model.generate(features.to(model.device), do_sample=False, num_beams=1)
+        texts += [text.strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+    return texts
+
+
+def empty_on_silence(listen: Callable[[Sequence[Clip]], list[str]]) -> int:
+    """Of a hundred recordings of digital silence or faint noise, those in which a model hears no word."""
+    return listen([silence(random.Random(seed)) for seed in range(_SILENT)]).count("")
 
 
 def clustered_rate(
@@ -88,14 +146,12 @@ def rates(name: str, clips: Sequence[Clip], texts: Sequence[str]) -> Result:
     return Result(name, len(clips), len(set(speakers)), found[0], found[1])
 
 
-def evaluate(folder: Path) -> list[Result]:
-    """The checkpoint's rates on every dev and test set, in float32."""
-    model = Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32)
-    processor = Wav2Vec2Processor.from_pretrained(folder)
+def evaluate(checkpoint: Checkpoint) -> list[Result]:
+    """The checkpoint's rates on every dev and test set."""
     results = []
     for corpus, split in SETS:
         clips = load_clips(corpus, split)
-        results.append(rates(f"{corpus} {split}", clips, transcribe(model, processor, clips)))
+        results.append(rates(f"{corpus} {split}", clips, checkpoint.listen(clips)))
         print(format_row(results[-1]), flush=True)
     return results
 
@@ -105,15 +161,17 @@ def format_row(result: Result) -> str:
     return f"| {result.name} | {result.clips} | {result.speakers} | {result.wer} | {result.cer} |"
 
 
-def write_card(folder: Path, run: Path, hours: float, results: Sequence[Result]) -> None:
+def write_card(
+    folder: Path, checkpoint: Checkpoint, run: Path, hours: float, results: Sequence[Result]
+) -> None:
     """Writes the model card beside the weights."""
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    model = Wav2Vec2ForCTC.from_pretrained(folder)
-    card = TEMPLATE.read_text(encoding="utf-8").format(
-        parameters=f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}",
+    card = checkpoint.card.read_text(encoding="utf-8").format(
+        parameters=f"{checkpoint.parameters / 1e6:.1f}",
         hours=hours,
         steps=log[-1]["step"],
         audio_hours=round(sum(entry["audio_s"] for entry in log) / 3600),
+        silent=empty_on_silence(checkpoint.listen),
         rows="\n".join(format_row(result) for result in results),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -128,9 +186,10 @@ def main() -> None:
     values = parser.parse_args()
     if (values.card is None) != (values.hours is None):
         parser.error("--card and --hours go together: the card states how long the run trained")
-    results = evaluate(values.model)
+    checkpoint = Checkpoint.load(values.model)
+    results = evaluate(checkpoint)
     if values.card is not None:
-        write_card(values.model, values.card, values.hours, results)
+        write_card(values.model, checkpoint, values.card, values.hours, results)
 
 
 if __name__ == "__main__":
