@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitvox.benchmarks.machine import machine
-from bitvox.benchmarks.probe import noise
-from bitvox.compiler.frontend.session import Session, run_model
+from bitvox.benchmarks.probe import TOKENS_PER_SECOND, exercise, noise
+from bitvox.compiler.frontend.session import Session
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.bundle import Bundle, folder_bytes
 from bitvox.exporters.runner import open_session
@@ -135,17 +135,17 @@ def bench(
         raise InputError(f"seconds {seconds:g}: the model needs at least {shortest:g}")
     if num_threads < 1:
         raise InputError(f"threads {num_threads}: at least 1")
-    shape = processor.input_shape(samples)
+    shape, tokens = processor.input_shape(samples), max(1, round(TOKENS_PER_SECOND * seconds))
     bundle.check_hashes()
     machine_here = machine()
     models = [_Model(target, bundle.folder, num_threads)]
     if full_precision is not None:
         models.append(_Model(target, full_precision, num_threads))
     count = _Counter(progress, 1 + FRESH_PROCESSES * len(models) + WARM_UP + ROUNDS)
-    empty = count.after(_probe(models[0], shape, empty=True))
+    empty = count.after(_probe(models[0], tokens, shape, empty=True))
     # Alternating here too, so that a busy minute falls on both.
-    probes = [[count.after(_probe(model, shape)) for model in models] for _ in range(FRESH_PROCESSES)]
-    times = _interleave([model.open() for model in models], noise(shape), count)
+    probes = [[count.after(_probe(model, tokens, shape)) for model in models] for _ in range(FRESH_PROCESSES)]
+    times = _interleave([model.open() for model in models], noise(shape), tokens, count)
     measured = [
         _measured(model, [row[index] for row in probes], times[:, index], seconds, empty)
         for index, model in enumerate(models)
@@ -165,7 +165,7 @@ def bench(
         method=(
             f"{FRESH_PROCESSES} fresh processes for load, first run, memory (VmHWM less an empty runtime's); "
             f"{ROUNDS} rounds in one process after {WARM_UP} to warm up, models alternating; quartiles; "
-            "seeded noise as audio; features and decoding not counted"
+            f"seeded noise as audio, {tokens} tokens of a decoder; features and search for text not counted"
         ),
     )
 
@@ -212,9 +212,9 @@ class _Counter:
         return result
 
 
-def _probe(model: _Model, shape: Sequence[int], *, empty: bool = False) -> _Probe:
+def _probe(model: _Model, tokens: int, shape: Sequence[int], *, empty: bool = False) -> _Probe:
     folder = "-" if empty else str(model.folder.absolute())
-    arguments = [model.target, folder, str(model.num_threads), *map(str, shape)]
+    arguments = [model.target, folder, str(model.num_threads), str(tokens), *map(str, shape)]
     command = [sys.executable, "-m", "bitvox.benchmarks.probe", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -224,7 +224,7 @@ def _probe(model: _Model, shape: Sequence[int], *, empty: bool = False) -> _Prob
 
 
 def _interleave(
-    sessions: Sequence[Session], features: FloatArray, count: _Counter
+    sessions: Sequence[Session], features: FloatArray, tokens: int, count: _Counter
 ) -> npt.NDArray[np.float64]:
     """Seconds of each run [rounds, models], the models taking turns within a round and in who goes first."""
     times = np.zeros((WARM_UP + ROUNDS, len(sessions)))
@@ -232,7 +232,7 @@ def _interleave(
         for turn in range(len(sessions)):
             index = (row + turn) % len(sessions)
             started = time.perf_counter()
-            run_model(sessions[index], features)
+            exercise(sessions[index], features, tokens)
             times[row, index] = time.perf_counter() - started
         count.after(None)
     return times[WARM_UP:]

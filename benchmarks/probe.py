@@ -1,4 +1,4 @@
-"""One model in one fresh process: `python -m bitvox.benchmarks.probe TARGET FOLDER THREADS LENGTH...`.
+"""One model in one fresh process: `python -m bitvox.benchmarks.probe TARGET FOLDER THREADS TOKENS LENGTH...`.
 
 Prints a JSON object with load and first-run seconds and the process's memory. FOLDER `-` loads nothing: the
 memory of the runtime alone, which is subtracted. A process measures its own memory best when nothing else
@@ -15,11 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from bitvox.compiler.frontend.session import run_model
+from bitvox.compiler.frontend.graph_decoder import GraphDecoder
+from bitvox.compiler.frontend.session import MODEL, Session, run_model
 from bitvox.exporters.runner import open_session
 from bitvox.exporters.targets import TARGETS
 from bitvox.memory import memory
+
+FloatArray = npt.NDArray[np.float32]
+
+TOKENS_PER_SECOND = 4
+"""Of speech, as a decoder writes it."""
 
 
 def noise(shape: int | Sequence[int]) -> np.ndarray:
@@ -27,7 +34,19 @@ def noise(shape: int | Sequence[int]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def main(target: str, folder: str, num_threads: str, *shape: str) -> None:
+def exercise(session: Session, features: FloatArray, tokens: int) -> None:
+    """Run a model on its input; a decoder writes that many tokens of its own choice, one by one."""
+    if MODEL in session.graphs:
+        run_model(session, features)
+        return
+    graphs = GraphDecoder(session)
+    state, token = graphs.encode(features), np.zeros((1, 1), np.int64)
+    for _ in range(tokens):
+        logits, state = graphs.step(state, token)
+        token = logits.argmax(axis=1, keepdims=True)
+
+
+def main(target: str, folder: str, num_threads: str, tokens: str, *shape: str) -> None:
     """Load, run once, report."""
     importlib.import_module(f"{TARGETS[target]}.session")
     features = noise([int(length) for length in shape])
@@ -37,7 +56,7 @@ def main(target: str, folder: str, num_threads: str, *shape: str) -> None:
         session = open_session(target, Path(folder), int(num_threads))
         found["load"] = time.perf_counter() - started
         started = time.perf_counter()
-        run_model(session, features)
+        exercise(session, features, int(tokens))
         found["first"] = time.perf_counter() - started
     found["resident"], found["peak"] = memory("VmRSS"), memory("VmHWM")
     print(json.dumps(found))

@@ -71,8 +71,8 @@ class Manifest(_Schema):
         bitvox: Version of bitvox that wrote it.
         target: Runtime that the model files are for: `onnx`.
         source: Name that the checkpoint was asked for by; `fingerprint`: its SHA-256.
-        architecture: Class name of the checkpoint; `family`: `ctc` or `classifier`; `licence`: as its card
-            names it, or `unknown`.
+        architecture: Class name of the checkpoint; `family`: `ctc`, `encoder-decoder` or `classifier`;
+            `licence`: as its card names it, or `unknown`.
         processor: What turns samples into features and logits into text.
         plan: The plan, as `plan_to_json` writes it.
         files: Every file of the bundle but this one, by relative path.

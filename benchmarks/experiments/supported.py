@@ -5,7 +5,11 @@ from __future__ import annotations
 from bitvox.benchmarks.experiments.tables import table
 from bitvox.compiler.frontend.families import FAMILIES
 
-_WRITES = {"ctc": "text (CTC)", "classifier": "a label of the clip"}
+_WRITES = {
+    "ctc": "text (CTC)",
+    "classifier": "a label of the clip",
+    "encoder-decoder": "text (token after token)",
+}
 
 
 def supported_table() -> str:

@@ -10,10 +10,11 @@ from bitvox.compiler.frontend import (
     wav2vec2_bert,
     wav2vec2_conformer,
     wavlm,
+    whisper,
 )
 from bitvox.compiler.frontend.family import Family
 
-_FILES = (wav2vec2, hubert, wavlm, data2vec, wav2vec2_conformer, wav2vec2_bert, parakeet)
+_FILES = (wav2vec2, hubert, wavlm, data2vec, wav2vec2_conformer, wav2vec2_bert, parakeet, whisper)
 
 FAMILIES: dict[str, Family] = {family.architecture: family for file in _FILES for family in file.FAMILIES}
 

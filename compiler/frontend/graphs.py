@@ -82,14 +82,15 @@ class Graph:
         """A module whose forward is this graph of a prepared (or quantised) module."""
         return module if self.method == "forward" else _Method(module, self.method)
 
-    def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
-        """The lengths of the inputs as torch.export takes them."""
+    def dynamic_shapes(self) -> tuple[Any, ...]:
+        """The lengths of the inputs as torch.export takes them of `bound`."""
         lengths = [size for port in self.inputs for size in port.shape if isinstance(size, Length)]
         dims = {size.name: torch.export.Dim(size.name, min=size.least, max=size.most) for size in lengths}
-        return tuple(
+        shapes = tuple(
             {axis: dims[size.name] for axis, size in enumerate(port.shape) if isinstance(size, Length)}
             for port in self.inputs
         )
+        return shapes if self.method == "forward" else (shapes,)  # all inputs are one variadic argument
 
 
 class _Method(torch.nn.Module):

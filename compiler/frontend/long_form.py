@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,10 @@ import numpy.typing as npt
 from bitvox.compiler.frontend.decoding import DecoderGraphs, DecodingOptions, Segment, Transcription
 from bitvox.compiler.frontend.search import Hypothesis, beam_search, greedy
 from bitvox.compiler.frontend.token_rules import TimeRules, TokenRules, log_sum
-from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 from bitvox.errors import InputError
+
+if TYPE_CHECKING:
+    from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 
 FloatArray = npt.NDArray[np.float32]
 State = TypeVar("State")

@@ -16,8 +16,8 @@ from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.frontend.session import MODEL
 
 Operator = Literal["linear", "conv1d"]
-Kind = Literal["ctc", "classifier"]
-Role = Literal["input_conv", "conv", "positional_conv", "linear", "head"]
+Kind = Literal["ctc", "classifier", "encoder-decoder"]
+Role = Literal["input_conv", "conv", "positional_conv", "linear", "decoder", "head", "embedding"]
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -45,6 +45,7 @@ class Site:
         conv: Geometry, for `conv1d` only.
         activation: The function that alone reads the output, where passes can make use of it.
         graph: Name of the graph that runs it.
+        tied: Whether rows of the weight are also looked up, as the embeddings of tokens.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Site:
     conv: ConvGeometry | None = None
     activation: Literal["gelu"] | None = None
     graph: str = MODEL
+    tied: bool = False
 
     @property
     def weights(self) -> int:
@@ -77,7 +79,7 @@ class SpeechModel:
         fingerprint: SHA-256 over the checkpoint's configuration, processor and tensors; keys every cached
             result.
         architecture: Class name of the checkpoint, e.g. `Wav2Vec2ForCTC`.
-        family: What its logits say: text (`ctc`), or one label for a clip (`classifier`).
+        family: What its logits say: text (`ctc`, `encoder-decoder`), or one label for a clip (`classifier`).
         module: Prepared float32 module in eval mode: called on `inputs` it gives logits [1, frames, outputs].
         graphs: What runtimes run of it; `sites` of an earlier graph come first.
         processor: Feature normalisation and decoding, free of torch.

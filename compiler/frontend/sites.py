@@ -9,6 +9,7 @@ import torch
 
 from bitvox.compiler.frontend.graphs import Graph
 from bitvox.compiler.frontend.model import ConvGeometry, Role, Site
+from bitvox.compiler.frontend.tied import TiedLinear
 from bitvox.errors import InputError
 
 
@@ -69,6 +70,8 @@ def _unsupported(module: torch.nn.Module, calls: int) -> str | None:
         return "only Linear and Conv1d weights can be quantised"
     if calls != 1:
         return f"it runs {calls} times in one pass; a site runs exactly once"
+    if isinstance(module, TiedLinear) and module.in_features % 8:
+        return f"its rows have {module.in_features} weights; rows that are looked up have a multiple of 8"
     if isinstance(module, torch.nn.Conv1d):
         if module.padding_mode != "zeros":
             return f"padding mode '{module.padding_mode}'; only zeros"
@@ -94,4 +97,5 @@ def _describe(name: str, graph: str, model: torch.nn.Module, rules: SiteRules) -
         conv=conv,
         activation=rules.activation(model, name),
         graph=graph,
+        tied=isinstance(module, TiedLinear),
     )

@@ -1,7 +1,8 @@
 """Trace a prepared model with every site as one opaque operator: exporters decide how it is computed.
 
-The traced program holds no site weight: a site is `bitvox::linear_site(x, index, …)` or
-`bitvox::conv1d_site(x, index, …)`, `index` counting `SpeechModel.sites`. Everything else (norms, attention,
+The traced program holds no site weight: a site is `bitvox::linear_site(x, index, …)`,
+`bitvox::lookup_site(tokens, index, …)` or `bitvox::conv1d_site(x, index, …)`, `index` counting
+`SpeechModel.sites`. Everything else (norms, attention,
 activations) is traced as it is.
 """
 
@@ -29,6 +30,17 @@ def _(x: torch.Tensor, index: int, channels: int) -> torch.Tensor:
     return x.new_empty((*x.shape[:-1], channels))
 
 
+@torch.library.custom_op("bitvox::lookup_site", mutates_args=())
+def lookup_site(tokens: torch.Tensor, index: int, width: int) -> torch.Tensor:
+    """Stands for rows of a tied linear site: [...] -> [..., width]."""
+    return torch.zeros((*tokens.shape, width))
+
+
+@lookup_site.register_fake
+def _(tokens: torch.Tensor, index: int, width: int) -> torch.Tensor:
+    return torch.empty((*tokens.shape, width))
+
+
 @torch.library.custom_op("bitvox::conv1d_site", mutates_args=())
 def conv1d_site(
     x: torch.Tensor, index: int, channels: int, kernel: int, stride: int, padding: int, dilation: int
@@ -51,10 +63,13 @@ def _frames(length: int, kernel: int, stride: int, padding: int, dilation: int) 
 class _LinearSite(torch.nn.Module):
     def __init__(self, index: int, site: Site) -> None:
         super().__init__()
-        self.index, self.channels = index, site.channels
+        self.index, (self.channels, self.depth) = index, site.shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ops.bitvox.linear_site(x, self.index, self.channels)
+
+    def lookup(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.ops.bitvox.lookup_site(tokens, self.index, self.depth)
 
 
 class _Conv1dSite(torch.nn.Module):

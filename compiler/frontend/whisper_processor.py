@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Self
 
 import numpy as np
@@ -10,8 +10,11 @@ import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from bitvox.compiler.frontend.byte_tokens import join_pieces, unpack_pieces
-from bitvox.compiler.frontend.decoding import DecodingOptions, Task
+from bitvox.compiler.frontend.decoding import DecodingOptions, Task, Transcription
+from bitvox.compiler.frontend.graph_decoder import GraphDecoder
+from bitvox.compiler.frontend.long_form import Listener, transcribe
 from bitvox.compiler.frontend.processor_base import Processor
+from bitvox.compiler.frontend.session import Array, Session
 from bitvox.compiler.frontend.whisper_features import WindowLogMel
 from bitvox.errors import InputError
 
@@ -19,6 +22,12 @@ FloatArray = npt.NDArray[np.float32]
 
 # Half of them may hold the text before; a prompt has four tokens.
 _LEAST_POSITIONS = 16
+
+# People say two to five tokens a second.
+_LOOP_TOKENS, _LOOP_TOKENS_PER_SECOND = 16, 10
+
+# Tokens, the prompt's steps not counted, that show a session's step at work: a prompt, then single tokens.
+_RETRACED = 6
 
 
 class WhisperProcessor(Processor):
@@ -115,8 +124,56 @@ class WhisperProcessor(Processor):
         return join_pieces(pieces[token] for token in tokens)
 
     def decode(self, logits: FloatArray) -> str:
-        """Text of the likeliest token of each row of logits [tokens, vocabulary]."""
-        return self.text(logits.argmax(axis=-1).tolist()).strip()
+        """Text of the likeliest token that may be written at each row of logits [tokens, vocabulary]."""
+        allowed = logits.copy()
+        allowed[:, self.suppressed] = -np.inf
+        allowed[:1, self.suppressed_first] = -np.inf
+        return self.text(allowed.argmax(axis=-1).tolist()).strip()
+
+    def inputs(self, session: Session, samples: FloatArray) -> tuple[Array, ...]:
+        """Features [1, mels, frames], prompt [1, p], and the tokens [1, n] that a session writes greedily.
+
+        Of a window without speech: the token that ends it. A text that runs on far longer than speech does
+        is cut off: it is a loop, and shows nothing new.
+        """
+        seconds = min(samples.size, self.window_samples) / self.sampling_rate
+        most = min(self.max_tokens, _LOOP_TOKENS + round(_LOOP_TOKENS_PER_SECOND * seconds))
+        options = DecodingOptions(max_tokens=most)
+        listener = Listener(GraphDecoder(session), self, options, self.language)
+        heard = listener.hear(samples[: self.window_samples], timed=False)
+        written = () if heard is None else heard.tokens
+        ended = (self.end,) if heard is None or heard.ended else ()
+        prompt = (self.start, *self.prompt(listener.language, options.task, timestamps=False))
+        tokens = (np.array([part], np.int64) for part in (prompt, (*written, *ended)))
+        return (self.features(samples)[None], *tokens)
+
+    def retrace(self, session: Session, inputs: Sequence[Array]) -> FloatArray:
+        """Logits [tokens, vocabulary] of the first steps of another session on the `inputs` of the module."""
+        features, prompt, tokens = inputs
+        return self._follow(session, features, prompt, tokens[:, :_RETRACED])
+
+    def logits(self, session: Session, samples: FloatArray) -> FloatArray:
+        """Logits [tokens, vocabulary] of the greedy decoding of the first window of samples [T]."""
+        return self._follow(session, *self.inputs(session, samples))
+
+    def _follow(self, session: Session, features: Array, prompt: Array, tokens: Array) -> FloatArray:
+        graphs = GraphDecoder(session)
+        logits, state = graphs.step(graphs.encode(features[0]), prompt)
+        rows = [logits]
+        for column in range(tokens.shape[1] - 1):
+            logits, state = graphs.step(state, tokens[:, column : column + 1])
+            rows.append(logits)
+        return np.concatenate(rows)
+
+    def transcribe(self, session: Session, samples: FloatArray) -> str:
+        """What samples [T] of any length say, decoded as is usual."""
+        return self.listen(session, samples).text
+
+    def listen(
+        self, session: Session, samples: FloatArray, options: DecodingOptions | None = None
+    ) -> Transcription:
+        """What samples [T] of any length say, as it is asked for, and when; raises as `check` does."""
+        return transcribe(GraphDecoder(session), self, samples, options)
 
     def language_of(self, options: DecodingOptions) -> str | None:
         """Code of the language to decode in; None: to be detected, or the only one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bitvox.compiler.frontend.model import Role
-from bitvox.compiler.passes.plan import Granularity, Tier
+from bitvox.compiler.passes.plan import Activations, Granularity, Tier
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,13 @@ class RolePolicy:
         floor: Smallest width in bits, or None for full precision whatever the budget.
         granularity: One weight scale per tensor or per output channel.
         reason: Why, in words; shown in the plan.
+        instead_of_static: How inputs are quantised where calibrated ranges are asked for.
     """
 
     floor: int | None
     granularity: Granularity
     reason: str
+    instead_of_static: Activations = "static"
 
 
 POLICIES: dict[Tier, dict[Role, RolePolicy]] = {
@@ -30,6 +32,9 @@ POLICIES: dict[Tier, dict[Role, RolePolicy]] = {
         "positional_conv": RolePolicy(2, "channel", "positional convolution"),
         "linear": RolePolicy(2, "channel", "encoder"),
         "head": RolePolicy(6, "channel", "writes the logits: few weights, direct effect on the text"),
+        # A step multiplies one row, whose own range is free to find and no clip has seen.
+        "decoder": RolePolicy(3, "channel", "decoder: what it writes wrong it reads again", "dynamic"),
+        "embedding": RolePolicy(4, "channel", "reads every token and writes the logits", "dynamic"),
     },
     # As the authors' code runs: the head and the positional convolution stay as they are, linear weights have
     # one scale. It walks the first convolution down with the rest; the product keeps it at 8 bits.
@@ -39,5 +44,7 @@ POLICIES: dict[Tier, dict[Role, RolePolicy]] = {
         "positional_conv": RolePolicy(None, "channel", "skipped by the paper's code"),
         "linear": RolePolicy(2, "tensor", "encoder"),
         "head": RolePolicy(None, "tensor", "skipped by the paper's code"),
+        "decoder": RolePolicy(2, "tensor", "decoder", "dynamic"),
+        "embedding": RolePolicy(None, "tensor", "skipped by the paper's code"),
     },
 }

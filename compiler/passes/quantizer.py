@@ -202,6 +202,10 @@ class QuantisedSite(torch.nn.Module):
             result = fake_quantise_activation(result, self.plan.output_range)
         return result
 
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Rows [..., K] of a tied site's weight."""
+        return functional.embedding(tokens, self.weight)
+
     def _convolve_in_runs(self, values: Tensor, shape: ConvGeometry) -> Tensor:
         """A dynamic conv1d of the packed kernels: each run of output frames rounds its own input anew."""
         padded = functional.pad(values, (shape.padding, shape.padding))

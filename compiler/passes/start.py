@@ -46,6 +46,8 @@ def _start_site(
 ) -> SitePlan:
     policy = POLICIES[tier][site.role]
     bits = None if policy.floor is None else WIDTHS[-1]
+    if activations == "static":
+        activations = policy.instead_of_static
     no_kernel = site.operator == "conv1d" and activations == "dynamic" and kernels == "stock"
     in_float = bits is None or no_kernel
     mode: Activations = "float" if in_float else activations

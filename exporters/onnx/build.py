@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,10 +13,10 @@ import onnx_ir as ir
 
 from bitvox.compiler.lowering.packed import PackedModel
 from bitvox.exporters.onnx.data_file import DATA_FILE, DataWriter
-from bitvox.exporters.onnx.forms import SiteValues, SiteWriter
+from bitvox.exporters.onnx.forms import SiteValues, SiteWriter, StoredWeight
 from bitvox.exporters.onnx.norms import fuse_norms, is_exact_gelu, sole_reader
 from bitvox.exporters.onnx.session import SUFFIX
-from bitvox.exporters.onnx.skeleton import DOMAIN, load_skeleton
+from bitvox.exporters.onnx.skeleton import DOMAIN, LOOKUP, load_skeleton
 from bitvox.exporters.onnx.standard import needed_versions
 from bitvox.exporters.onnx.weights import GraphWriter, float_constant, is_half
 
@@ -86,23 +88,41 @@ def _write_graph(
 
 
 def _write_sites(graph: ir.Graph, packed: PackedModel, data: DataWriter) -> dict[str, SiteValues]:
-    sites = {}
+    sites: dict[str, SiteValues] = {}
+    looked_up: dict[str, tuple[str, str]] = {}
     writer = GraphWriter(graph, prefix="q")
     site_writer = SiteWriter(writer)
-    for node in [node for node in graph if node.domain == DOMAIN and "index" in node.attributes]:
-        index = node.attributes["index"].as_int()
-        stored = packed.sites[index]
+    nodes = [node for node in graph if node.domain == DOMAIN and "index" in node.attributes]
+    weights = _store_sites(sorted({node.attributes["index"].as_int() for node in nodes}), packed, data)
+    for node in nodes:
+        weight = weights[node.attributes["index"].as_int()]
+        site = weight.packed.site
         x = node.inputs[0]
         assert x is not None
-        plan = packed.plan.site(stored.site.name)
-        resident = packed.plan.computes_packed(plan)
-        gelu = _gelu_after(node) if resident else None
+        if node.op_type == LOOKUP:
+            output = ir.Value(name=node.outputs[0].name)
+            looked_up[site.name] = site_writer.look_up(weight, x, output)
+            _replace(graph, [node], writer.take_nodes(), output)
+            continue
+        gelu = _gelu_after(node) if weight.resident else None
         last = gelu or node
         output = ir.Value(name=last.outputs[0].name)
-        weight = data.store_site(index, stored, resident)
-        sites[stored.site.name] = site_writer.write(weight, plan, x, output, gelu is not None)
+        entry = packed.plan.site(site.name)
+        sites[site.name] = site_writer.write(weight, entry, x, output, gelu is not None)
         _replace(graph, [node, gelu] if gelu else [node], writer.take_nodes(), output)
+    for name, values in looked_up.items():
+        sites[name] = dataclasses.replace(sites[name], lookup=values)
     return sites
+
+
+def _store_sites(indices: Sequence[int], packed: PackedModel, data: DataWriter) -> dict[int, StoredWeight]:
+    """The weights of those sites, written in their order, whatever reads them first."""
+    stored = {}
+    for index in indices:
+        site = packed.sites[index]
+        resident = packed.plan.computes_packed(packed.plan.site(site.site.name))
+        stored[index] = data.store_site(index, site, resident)
+    return stored
 
 
 def _gelu_after(node: ir.Node) -> ir.Node | None:

@@ -72,6 +72,8 @@ class DataWriter:
         planes = plane_arrays(weight)
         if self._storage == "packed":
             self._stream.write(_header(weight, planes).encode())
+        if packed.site.tied:  # a row of a plane is whole bytes, and can be looked up
+            planes = [plane.reshape(packed.site.channels, -1) for plane in planes]
         stored = tuple(self._append(f"w{index}.{i}", plane) for i, plane in enumerate(planes))
         return StoredWeight(packed, stored, self._append(f"w{index}.s", scale))
 

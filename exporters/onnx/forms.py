@@ -20,7 +20,7 @@ from bitvox.compiler.lowering.packed import PackedSite, PackedTensor
 from bitvox.compiler.passes.plan import Range, SitePlan
 from bitvox.compiler.passes.quantizer import conv_bias_codes
 from bitvox.exporters.onnx.resident import DOMAIN, node_attributes
-from bitvox.exporters.onnx.weights import GraphWriter, float_constant, int8_weight
+from bitvox.exporters.onnx.weights import GraphWriter, float_constant, int8_weight, looked_up_codes
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class SiteValues:
             what leads to it, and moves everything else about (layouts, biases, activations).
         product: Output of that node; found by it where the runtime lays the weight out anew.
         activation: Function that the node applies last, so that `output` comes after it.
+        lookup: Of a tied site, the tokens that are looked up and the float tensor of their rows.
     """
 
     input: str
@@ -41,6 +42,7 @@ class SiteValues:
     weight: str
     product: str
     activation: Literal["gelu"] | None = None
+    lookup: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,30 @@ class SiteWriter:
         factor, product = written
         assert x.name and output.name and factor.name and product.name
         return SiteValues(x.name, output.name, factor.name, product.name, "gelu" if gelu else None)
+
+    def look_up(self, weight: StoredWeight, tokens: ir.Value, output: ir.Value) -> tuple[str, str]:
+        """Add the nodes that compute the rows of a tied site at `tokens`, from its weight as it is stored.
+
+        Returns the names of the tokens and of the rows.
+        """
+        if weight.resident:
+            channels = {"N": weight.packed.site.channels}
+            self._writer.op("NBitLookup", [tokens, weight.planes[0]], output, channels, domain=DOMAIN)
+        elif not isinstance(weight.packed.weight, PackedTensor):
+            rows = self._writer.op("Gather", [weight.planes[0], tokens])
+            self._writer.op("Cast", [rows], output, attributes={"to": ir.DataType.FLOAT})
+        else:
+            codes = looked_up_codes(self._writer, weight.packed.weight, weight.planes, tokens)
+            floats = self._writer.op("Cast", [codes], attributes={"to": ir.DataType.FLOAT})
+            self._writer.op("Mul", [floats, self._scale_of_rows(weight, tokens)], output)
+        assert tokens.name and output.name
+        return tokens.name, output.name
+
+    def _scale_of_rows(self, weight: StoredWeight, tokens: ir.Value) -> ir.Value:
+        if not _per_channel(weight):
+            return self._scale(weight)
+        scales = self._writer.op("Gather", [self._scale(weight), tokens])
+        return self._writer.op("Unsqueeze", [scales, self._writer.constant(np.array([-1], np.int64))])
 
     # Each form returns the weight as its multiplying node, or the DequantizeLinear before it, reads it, and
     # what that node computes.

@@ -76,14 +76,14 @@ class _WatchedSession:
 
     def call(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of one graph by name."""
-        session, sites = self._sessions[graph], self._written[graph].sites
+        (session, own), sites = self._sessions[graph], self._written[graph].sites
         names = [value.name for value in session.get_outputs()]
         values = {**inputs, **dict(zip(names, session.run(names, dict(inputs)), strict=True))}
         for site in self._model.sites:
             if site.graph == graph:
                 found = self._compare(site, sites[site.name], values)
                 self.difference[site.name] = max(found, self.difference.get(site.name, 0.0))
-        return values
+        return {name: values[name] for name in own}
 
     def _compare(self, site: Site, at: SiteValues, values: Mapping[str, Array]) -> float:
         entry = self._plan.site(site.name)
@@ -96,20 +96,26 @@ class _WatchedSession:
             entry.activations == "static" and site.operator == "conv1d" and self._plan.kernels == "stock"
         )
         coarse = entry.output_range if rounded else None
-        return _relative(values[at.output], expected, coarse.scale if coarse is not None else 0.0)
+        found = _relative(values[at.output], expected, coarse.scale if coarse is not None else 0.0)
+        if at.lookup is None:
+            return found
+        tokens, rows = (values[name] for name in at.lookup)
+        return max(found, _relative(rows, reference.lookup(torch.from_numpy(tokens)).numpy(), 0.0))
 
 
-def _open_exposed(written: WrittenGraph) -> onnxruntime.InferenceSession:
-    """A session of a graph in which the input and output of every site are graph outputs."""
+def _open_exposed(written: WrittenGraph) -> tuple[onnxruntime.InferenceSession, list[str]]:
+    """A session of a graph in which the values of every site are outputs too, and the graph's own outputs."""
     proto = onnx.load(written.file, load_external_data=False)
+    own = [value.name for value in proto.graph.output]
     present = {value.name for value in (*proto.graph.output, *proto.graph.input)}
-    for name in dict.fromkeys(name for at in written.sites.values() for name in (at.input, at.output)):
+    read = (name for at in written.sites.values() for name in (at.input, at.output, *(at.lookup or ())[1:]))
+    for name in dict.fromkeys(read):
         if name not in present:
             proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     path = written.file.with_name(f"parity{SUFFIX}")  # beside the data that it reads
     path.write_bytes(proto.SerializeToString())
     try:
-        return create_session(path, quiet_options(path, num_threads=1))
+        return create_session(path, quiet_options(path, num_threads=1)), own
     finally:
         path.unlink()
 

@@ -19,15 +19,18 @@ from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.trace import trace
 from bitvox.exporters.onnx.resident import DOMAIN
 
+LOOKUP = "Lookup"
+"""Placeholder of a tied site's rows; the other placeholders are the site itself."""
+
 _Schema = onnx.defs.OpSchema
 
 
-def _placeholder(name: str) -> values.Op:
+def _placeholder(name: str, reads: str = "tensor(float)") -> values.Op:
     schema = _Schema(
         name,
         DOMAIN,
         1,
-        inputs=[_Schema.FormalParameter("x", "tensor(float)")],
+        inputs=[_Schema.FormalParameter("x", reads)],
         outputs=[_Schema.FormalParameter("y", "tensor(float)")],
         attributes=[_Schema.Attribute("index", _Schema.AttrType.INT, "position in SpeechModel.sites")],
     )
@@ -36,10 +39,15 @@ def _placeholder(name: str) -> values.Op:
 
 _LINEAR = _placeholder("Linear")
 _CONV1D = _placeholder("Conv1d")
+_LOOKUP = _placeholder(LOOKUP, "tensor(int64)")
 
 
 def _linear_site(x: ir.Value, index: int, channels: int) -> ir.Value:
     return _LINEAR(x, index=index)
+
+
+def _lookup_site(tokens: ir.Value, index: int, width: int) -> ir.Value:
+    return _LOOKUP(tokens, index=index)
 
 
 def _conv1d_site(
@@ -74,6 +82,7 @@ def _export(model: SpeechModel, graph: Graph) -> bytes:
             custom_translation_table={
                 torch.ops.bitvox.linear_site.default: _linear_site,
                 torch.ops.bitvox.conv1d_site.default: _conv1d_site,
+                torch.ops.bitvox.lookup_site.default: _lookup_site,
             },
             input_names=[port.name for port in graph.inputs],
             output_names=[port.name for port in graph.outputs],

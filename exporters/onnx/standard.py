@@ -27,7 +27,7 @@ def stored_form(
     """Width and activation mode that a decision becomes in this storage."""
     if storage == "packed" or bits is None:
         return bits, activations
-    if site.operator == "conv1d":
+    if site.operator == "conv1d" or site.tied:  # rows of narrower types cannot be looked up
         return 8, activations
     width = next(width for width in (2, 4, 8) if width >= bits)
     return width, activations if width == 8 else "float"

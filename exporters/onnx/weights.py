@@ -108,6 +108,27 @@ def int8_weight(writer: GraphWriter, packed: PackedTensor, planes: Sequence[ir.V
     return writer.op("Reshape", [total, writer.constant(np.array(packed.shape, np.int64))])
 
 
+def looked_up_codes(
+    writer: GraphWriter, packed: PackedTensor, planes: Sequence[ir.Value], tokens: ir.Value
+) -> ir.Value:
+    """Signed codes of the rows of a packed weight [N, K] at `tokens` [...], int8 [..., K].
+
+    Only those rows are unfolded, on every run; what multiplies with the weight has it unfolded at load.
+    """
+    if packed.bits == 8:
+        return writer.op("Gather", [planes[0], tokens])
+    parts = []
+    for index, plane in enumerate(planes):
+        rows = writer.op("Gather", [plane, tokens])
+        numbers = writer.op("Cast", [rows], attributes={"to": ir.DataType.INT32})
+        unfolded = writer.op("Gather", [writer.constant(unpack_table(packed.bits, index)), numbers])
+        parts.append(writer.op("Reshape", [unfolded, writer.constant(np.array([0, 0, -1], np.int64))]))
+    total = parts[0]
+    for part in parts[1:]:
+        total = writer.op("Add", [total, part])
+    return total
+
+
 def _unfold_plane(writer: GraphWriter, plane: ir.Value, packed: PackedTensor, index: int) -> ir.Value:
     table = writer.constant(unpack_table(packed.bits, index))
     rows = writer.op("Gather", [table, writer.op("Cast", [plane], attributes={"to": ir.DataType.INT32})])

@@ -31,7 +31,9 @@ ATTENTION_INPUTS = {"q_proj", "k_proj", "v_proj", "linear_q", "linear_k", "linea
 
 
 def test_every_family_of_the_table_is_tested() -> None:
-    assert {tiny.architecture for tiny in TINY.values()} == set(FAMILIES)
+    one_graph = {name for name, family in FAMILIES.items() if family.kind != "encoder-decoder"}
+    assert {tiny.architecture for tiny in TINY.values()} == one_graph
+    assert set(FAMILIES) - one_graph == {"WhisperForConditionalGeneration"}  # tests/decoding
 
 
 def test_the_readme_lists_the_table() -> None:

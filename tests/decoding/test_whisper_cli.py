@@ -1,0 +1,72 @@
+"""Whisper through the command line: the same road as a CTC model's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+from whisper_checkpoint import write_checkpoint
+
+from bitvox.cli import app
+
+
+def run(*words: object) -> dict[str, Any]:
+    """Run `bitvox WORDS --json` and return the one document that it prints."""
+    result = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("voice")
+    generator = np.random.default_rng(0)
+    for index in range(5):
+        samples = 0.1 * generator.standard_normal(6000 + 9000 * index)  # the last is longer than a window
+        soundfile.write(folder / f"{index}.wav", samples.astype(np.float32), 16000)
+    return folder
+
+
+def test_an_encoder_decoder_goes_the_whole_road(tmp_path: Path, voice: Path) -> None:
+    checkpoint, bundle = write_checkpoint(tmp_path / "checkpoint"), tmp_path / "bundle"
+    largest = run("compile", checkpoint, "--audio", voice, "--budget", "1MB", "--out", bundle)
+    budget = largest["bytes"] - 2000
+    compiled = run("compile", checkpoint, "--audio", voice, "--budget", budget, "--out", bundle)
+    assert compiled["bytes"] == sum(path.stat().st_size for path in bundle.iterdir()) <= budget
+    assert compiled["plan"]["fixed_bytes"] + sum(
+        site["stored_bytes"] for site in compiled["plan"]["sites"]
+    ) == pytest.approx(compiled["bytes"], abs=40)
+    assert compiled["average_bits"] < largest["average_bits"] == 8
+    assert compiled["parity"] < 1e-3
+    assert set(compiled["kernels"].values()) == {
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "QLinearConv",
+    }
+    assert sorted(path.name for path in bundle.glob("*.onnx*")) == [
+        "cross.onnx",
+        "encoder.onnx",
+        "model.onnx.data",
+        "step.onnx",
+    ]
+    assert run("verify", bundle)["findings"] == []
+    assert run("inspect", bundle)["total"] == compiled["bytes"]
+    assert len(run("transcribe", bundle, voice)["transcripts"]) == 5
+    judged = run("eval", bundle, "--data", voice, "--checkpoint", checkpoint)
+    assert judged["comparison"]["word_error_rate"]["length"] > 0
+    assert run("bench", bundle, "--seconds", "0.5", "--checkpoint", checkpoint)["time_ratio"]["median"] > 0
+
+
+def test_executorch_refuses_it_in_one_line(tmp_path: Path, voice: Path) -> None:
+    pytest.importorskip("executorch")
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    words = ["compile", checkpoint, "--audio", voice, "--budget", "1MB", "--out", tmp_path / "bundle"]
+    result = CliRunner().invoke(app, [*map(str, words), "--target", "executorch"])
+    assert result.exit_code != 0
+    assert "runs in 3 graphs" in str(result.exception)
