@@ -34,14 +34,14 @@ def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_encoder_decoder_goes_the_whole_road(tmp_path: Path, voice: Path) -> None:
-    checkpoint, bundle = write_checkpoint(tmp_path / "checkpoint"), tmp_path / "bundle"
+    checkpoint, bundle = write_checkpoint(tmp_path / "checkpoint", width=64), tmp_path / "bundle"
     largest = run("compile", checkpoint, "--audio", voice, "--budget", "1MB", "--out", bundle)
-    budget = largest["bytes"] - 2000
+    budget = largest["bytes"] - 30_000
     compiled = run("compile", checkpoint, "--audio", voice, "--budget", budget, "--out", bundle)
     assert compiled["bytes"] == sum(path.stat().st_size for path in bundle.iterdir()) <= budget
-    assert compiled["plan"]["fixed_bytes"] + sum(
-        site["stored_bytes"] for site in compiled["plan"]["sites"]
-    ) == pytest.approx(compiled["bytes"], abs=40)
+    planned = sum(site["stored_bytes"] for site in compiled["plan"]["sites"])
+    planned += compiled["plan"]["fixed_bytes"]
+    assert 0 <= planned - compiled["bytes"] < 200  # digits of the judgement, names of kernels
     assert compiled["average_bits"] < largest["average_bits"] == 8
     assert compiled["parity"] < 1e-3
     assert set(compiled["kernels"].values()) == {

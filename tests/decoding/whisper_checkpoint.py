@@ -48,7 +48,9 @@ def write_tokenizer(folder: Path, languages: Sequence[str] = LANGUAGES) -> Whisp
     return tokenizer
 
 
-def write_checkpoint(folder: Path, languages: Sequence[str] = LANGUAGES, seed: int = 0) -> Path:
+def write_checkpoint(
+    folder: Path, languages: Sequence[str] = LANGUAGES, seed: int = 0, width: int = 16
+) -> Path:
     """Random weights in the hub's layout; of several languages, or of one where none is named."""
     tokenizer = write_tokenizer(folder, languages)
     token = tokenizer.convert_tokens_to_ids
@@ -60,9 +62,9 @@ def write_checkpoint(folder: Path, languages: Sequence[str] = LANGUAGES, seed: i
         decoder_layers=2,
         encoder_attention_heads=2,
         decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        d_model=16,
+        encoder_ffn_dim=2 * width,
+        decoder_ffn_dim=2 * width,
+        d_model=width,
         max_source_positions=50 * SECONDS,
         max_target_positions=48,
         decoder_start_token_id=token("<|startoftranscript|>"),
