@@ -4,6 +4,7 @@
 // exists. Dilated windows and weights packed flat are gathered, one run of frames and one group at a time.
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "dispatch.h"
 #include "pack.h"
@@ -13,13 +14,17 @@
 namespace bitvox {
 namespace {
 
+constexpr int kRunsPerThread = 4;  // fewer, and threads share outputs too, for which each quantises the run
+
 struct Plan {
     Layer layer;
     int taps, stride, padding, dilation, groups;
     int group_channels, group_outputs;
     int64_t frames_in, frames_out;
-    int64_t runs;  // per batch item
+    int64_t runs;  // of all batch items
     int threads;
+    int stripes;          // parts of the outputs; a piece of work is one stripe of one run
+    int stripe_outputs;   // a group of the convolution or some panels
     bool gather;          // windows must be copied
     bool tap_first;       // order of the codes inside a window
     int window_frames;    // input frames that a full run reads
@@ -86,7 +91,7 @@ nbit_status prepare(const nbit_conv1d_call* call, Plan* plan) {
     const int64_t reach = int64_t(p.taps - 1) * p.dilation + 1;
     if (p.frames_in + 2 * p.padding < reach) return NBIT_BAD_SHAPE;
     p.frames_out = (p.frames_in + 2 * p.padding - reach) / p.stride + 1;
-    p.runs = ceil_div(p.frames_out, NBIT_CONV_FRAMES);
+    p.runs = call->batch * ceil_div(p.frames_out, NBIT_CONV_FRAMES);
     const int64_t run_frames = p.frames_out < NBIT_CONV_FRAMES ? p.frames_out : NBIT_CONV_FRAMES;
     const int64_t window_frames = (run_frames - 1) * p.stride + reach;
     if (window_frames > (1 << 24)) return NBIT_BAD_SHAPE;
@@ -95,9 +100,11 @@ nbit_status prepare(const nbit_conv1d_call* call, Plan* plan) {
     const bool padded = w.depth % kBlockDepth && kernels->code_bias(w.bits);  // a zero code would not be zero
     p.gather = !p.tap_first || (p.dilation > 1 && p.taps > 1) || padded;
     p.row_bytes = row_stride(w.depth);
-    const int64_t tasks = call->batch * p.runs;
-    const int available = nbit_pool_threads(call->pool);
-    p.threads = tasks < available ? int(tasks) : available;
+    const double windows = double(call->batch) * double(p.frames_out);
+    p.threads = worth_sharing(windows * w.outputs * w.depth) ? nbit_pool_threads(call->pool) : 1;
+    const bool few = p.threads > 1 && p.runs < int64_t(kRunsPerThread) * p.threads;
+    p.stripe_outputs = !few ? w.outputs : p.groups > 1 ? p.group_outputs : kInterleave * kBlockColumns;
+    p.stripes = int(ceil_div(w.outputs, p.stripe_outputs));
     Carver carver(nullptr);
     carve(carver, p);
     p.thread_bytes = carver.used();
@@ -208,9 +215,8 @@ Rows windows(const Plan& p, int group, const Span& span, int frames, Buffers& b)
     return rows;
 }
 
-// All outputs of one group, panel by panel; `y` points at the run's first frame of output 0.
-void run_group(const Plan& p, int group, const Rows& rows, Buffers& b, float* y) {
-    const int first = group * p.group_outputs, end = first + p.group_outputs;
+// Outputs [first, end) of one group, panel by panel; `y` points at the run's first frame of output 0.
+void run_outputs(const Plan& p, const Rows& rows, int first, int end, Buffers& b, float* y) {
     const int end_block = int(ceil_div(end, kBlockColumns));
     for (int block = first / kBlockColumns; block < end_block;) {
         const int blocks = panel_width(p.layer, rows.count, block, end_block);
@@ -225,32 +231,62 @@ void run_group(const Plan& p, int group, const Rows& rows, Buffers& b, float* y)
     }
 }
 
-void run_run(const nbit_conv1d_call& call, const Plan& p, int64_t item, int64_t run, Buffers& b) {
-    const int64_t frame = run * NBIT_CONV_FRAMES;
-    const int64_t left = p.frames_out - frame;
-    const int frames = int(left < NBIT_CONV_FRAMES ? left : NBIT_CONV_FRAMES);
-    const Span span = span_of(p, frame, frames);
-    const float scale = quantise_run(call, p, call.x + item * call.channels * call.frames, span, b);
-    for (int r = 0; r < frames; ++r) b.scales[r] = scale;
-    float* y = call.y + item * p.layer.weight.outputs * p.frames_out + frame;
-    const MatrixSession session(p.layer, frames);
-    for (int g = 0; g < p.groups; ++g) run_group(p, g, windows(p, g, span, frames, b), b, y);
-}
-
 struct Job {
     const nbit_conv1d_call* call;
     const Plan* plan;
 };
 
-void run_thread(void* context, int index) {
+// One run of frames, of one batch item.
+class Run {
+  public:
+    Run(const nbit_conv1d_call& call, const Plan& plan, int64_t index, Buffers& buffers)
+        : plan_(plan), buffers_(buffers) {
+        const int64_t runs = plan.runs / call.batch, item = index / runs;
+        const int64_t frame = index % runs * NBIT_CONV_FRAMES, left = plan.frames_out - frame;
+        frames_ = int(left < NBIT_CONV_FRAMES ? left : NBIT_CONV_FRAMES);
+        span_ = span_of(plan, frame, frames_);
+        const float scale = quantise_run(call, plan, call.x + item * call.channels * call.frames, span_, buffers);
+        for (int r = 0; r < frames_; ++r) buffers.scales[r] = scale;
+        session_.emplace(plan.layer, frames_);
+        y_ = call.y + item * plan.layer.weight.outputs * plan.frames_out + frame;
+    }
+
+    // Outputs [begin, end) of all.
+    void multiply(int begin, int end) {
+        while (begin < end) {
+            const int group = begin / plan_.group_outputs, next = (group + 1) * plan_.group_outputs;
+            const int stop = end < next ? end : next;
+            run_outputs(plan_, windows(plan_, group, span_, frames_, buffers_), begin, stop, buffers_, y_);
+            begin = stop;
+        }
+    }
+
+  private:
+    const Plan& plan_;
+    Buffers& buffers_;
+    int frames_;
+    Span span_;
+    float* y_;
+    std::optional<MatrixSession> session_;
+};
+
+void run_thread(void* context, int thread, Pieces& pieces) {
     const Job& job = *static_cast<const Job*>(context);
     const Plan& p = *job.plan;
-    Carver carver(static_cast<uint8_t*>(job.call->workspace) + p.thread_bytes * index);
+    Carver carver(static_cast<uint8_t*>(job.call->workspace) + p.thread_bytes * thread);
     Buffers buffers = carve(carver, p);
-    const int64_t tasks = job.call->batch * p.runs;
-    const int64_t last = tasks * (index + 1) / p.threads;
-    for (int64_t task = tasks * index / p.threads; task < last; ++task) {
-        run_run(*job.call, p, task / p.runs, task % p.runs, buffers);
+    std::optional<Run> run;
+    int64_t current = -1;
+    for (Range range; pieces.next(&range);) {
+        while (range.begin < range.end) {
+            const int64_t index = range.begin / p.stripes, before = index * p.stripes;
+            const int64_t stop = range.end < before + p.stripes ? range.end : before + p.stripes;
+            if (index != current) run.emplace(*job.call, p, current = index, buffers);
+            const int64_t end = (stop - before) * p.stripe_outputs;
+            run->multiply(int(range.begin - before) * p.stripe_outputs,
+                          int(end < p.layer.weight.outputs ? end : p.layer.weight.outputs));
+            range.begin = stop;
+        }
     }
 }
 
@@ -285,7 +321,7 @@ nbit_status nbit_conv1d(const nbit_conv1d_call* call) {
     if (reinterpret_cast<uintptr_t>(call->workspace) % NBIT_ALIGNMENT) return NBIT_BAD_POINTER;
     if (call->workspace_bytes < plan.thread_bytes * plan.threads) return NBIT_BAD_SIZE;
     Job job{call, &plan};
-    run_tasks(call->pool, plan.threads, run_thread, &job);
+    run_pieces(plan.threads > 1 ? call->pool : nullptr, plan.runs * plan.stripes, run_thread, &job);
     return NBIT_OK;
 }
 

@@ -1,6 +1,7 @@
 // y = activation(x * weight^T + bias), row blocks by panels.
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "dispatch.h"
 #include "pack.h"
@@ -10,7 +11,9 @@
 namespace bitvox {
 namespace {
 
-constexpr int kRowsPerThread = 16;              // fewer, and threads share columns instead of rows
+// Threads share either the rows, and each unpacks all panels, or the panels, and each quantises all rows. So
+// many rows cost as much to quantise as a column of codes to unpack.
+constexpr double kRowsPerColumn = 0.25;
 constexpr int64_t kBlockBytes = 512 << 10;      // quantised rows that stay in L2 beside a panel
 constexpr int64_t kMatrixBlockBytes = 1 << 20;  // CPUs with matrix registers have 2 MB of it
 constexpr float kSmallest = 0x1p-100f;
@@ -18,8 +21,10 @@ constexpr float kSmallest = 0x1p-100f;
 struct Plan {
     Layer layer;
     int threads;
-    bool split_rows;
-    int block_rows;  // rows that are quantised and multiplied together
+    int block_rows;      // rows that are quantised and multiplied together
+    int64_t row_blocks;  // of so many rows, the last of fewer
+    int64_t stripes;     // parts of the columns; a piece of work is one stripe of one row block
+    int stripe_blocks;   // column blocks of one
     ptrdiff_t stride;
     size_t thread_bytes;
 };
@@ -50,12 +55,14 @@ Plan make_plan(const nbit_linear_call& call, const Kernels* kernels, const Weigh
     Plan plan{};
     plan.layer = {kernels, weight, call.bias, call.activation, call.x_zero};
     plan.stride = row_stride(weight.depth);
-    const int available = nbit_pool_threads(call.pool);
-    const int64_t panels = ceil_div(weight.column_blocks, kInterleave);
-    plan.split_rows = call.rows >= int64_t(kRowsPerThread) * available;
-    plan.threads = plan.split_rows || panels >= available ? available : int(panels);
-    const int64_t rows = plan.split_rows ? ceil_div(call.rows, plan.threads) : call.rows;
+    const bool shared = worth_sharing(double(call.rows) * weight.outputs * weight.depth);
+    plan.threads = shared ? nbit_pool_threads(call.pool) : 1;
+    const bool share_rows = call.rows > kRowsPerColumn * weight.outputs;
+    const int64_t rows = share_rows ? ceil_div(call.rows, plan.threads) : call.rows;
     plan.block_rows = rows_per_block(rows, plan.stride, kernels->matrix);
+    plan.row_blocks = ceil_div(call.rows, plan.block_rows);
+    plan.stripe_blocks = share_rows || plan.threads == 1 ? weight.column_blocks : kInterleave;
+    plan.stripes = ceil_div(weight.column_blocks, plan.stripe_blocks);
     Carver carver(nullptr);
     carve(carver, plan);
     plan.thread_bytes = carver.used();
@@ -126,43 +133,44 @@ struct Job {
     const Plan* plan;
 };
 
-void run_block(const nbit_linear_call& call, const Plan& plan, int64_t first, int count, int begin, int end,
-               Buffers& b) {
+// Stripes [begin, end) of rows that are quantised already.
+void multiply_rows(const nbit_linear_call& call, const Plan& plan, int64_t first, int count, int64_t begin,
+                   int64_t end, Buffers& b) {
     const Layer& layer = plan.layer;
-    quantise_rows(call, plan, first, count, b);
     const Rows rows{b.x, plan.stride, count, b.x_scales, b.x_offsets};
     const ptrdiff_t at = first * call.y_stride;
-    const MatrixSession session(layer, count);
     const Output out{call.y ? call.y + at : nullptr, call.sums ? call.sums + at : nullptr, call.y_stride, 0};
-    for (int column_block = begin; column_block < end;) {
-        const int blocks = panel_width(layer, count, column_block, end);
+    const int stop = end == plan.stripes ? layer.weight.column_blocks : int(end) * plan.stripe_blocks;
+    for (int column_block = int(begin) * plan.stripe_blocks; column_block < stop;) {
+        const int blocks = panel_width(layer, count, column_block, stop);
         run_panel(layer, rows, column_block, blocks, layer.weight.outputs, b.scratch, out);
         column_block += blocks;
     }
 }
 
-int64_t share(int64_t total, int parts, int index) { return total * index / parts; }
-
-void run_thread(void* context, int index) {
+void run_thread(void* context, int thread, Pieces& pieces) {
     const Job& job = *static_cast<const Job*>(context);
     const nbit_linear_call& call = *job.call;
     const Plan& plan = *job.plan;
-    Carver carver(static_cast<uint8_t*>(call.workspace) + plan.thread_bytes * index);
+    Carver carver(static_cast<uint8_t*>(call.workspace) + plan.thread_bytes * thread);
     Buffers buffers = carve(carver, plan);
-    int64_t row = 0, last = call.rows;
-    int begin = 0, end = plan.layer.weight.column_blocks;
-    if (plan.split_rows) {
-        row = share(call.rows, plan.threads, index);
-        last = share(call.rows, plan.threads, index + 1);
-    } else {
-        const int64_t panels = ceil_div(end, kInterleave);
-        begin = int(share(panels, plan.threads, index)) * kInterleave;
-        const int stop = int(share(panels, plan.threads, index + 1)) * kInterleave;
-        end = stop < end ? stop : end;
-    }
-    for (; row < last; row += plan.block_rows) {
-        const int64_t left = last - row;
-        run_block(call, plan, row, int(left < plan.block_rows ? left : plan.block_rows), begin, end, buffers);
+    int64_t quantised = -1;  // row block
+    std::optional<MatrixSession> session;
+    for (Range range; pieces.next(&range);) {
+        while (range.begin < range.end) {
+            const int64_t block = range.begin / plan.stripes, before = block * plan.stripes;
+            const int64_t end = range.end < before + plan.stripes ? range.end : before + plan.stripes;
+            const int64_t first = block * plan.block_rows, left = call.rows - first;
+            const int count = int(left < plan.block_rows ? left : plan.block_rows);
+            if (block != quantised) {
+                session.reset();
+                quantise_rows(call, plan, first, count, buffers);
+                session.emplace(plan.layer, count);
+                quantised = block;
+            }
+            multiply_rows(call, plan, first, count, range.begin - before, end - before, buffers);
+            range.begin = end;
+        }
     }
 }
 
@@ -198,7 +206,7 @@ nbit_status nbit_linear(const nbit_linear_call* call) {
         return NBIT_BAD_POINTER;
     if (call->workspace_bytes < plan.thread_bytes * plan.threads) return NBIT_BAD_SIZE;
     Job job{call, &plan};
-    run_tasks(call->pool, plan.threads, run_thread, &job);
+    run_pieces(plan.threads > 1 ? call->pool : nullptr, plan.row_blocks * plan.stripes, run_thread, &job);
     return NBIT_OK;
 }
 
