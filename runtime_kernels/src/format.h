@@ -49,6 +49,10 @@ struct Header {
 };
 static_assert(sizeof(Header) == kLineBytes, "the codes start on a line");
 
+// A code less half its range, times a step, is a signed byte.
+constexpr int kMostStepBits = 4;
+constexpr int most_steps(int bits) { return 256 >> bits; }
+
 constexpr uint32_t kMagic = 0x5442'4e42;  // "BNBT"
 constexpr uint16_t kVersion = 1;
 
@@ -64,6 +68,9 @@ struct Weight {
     int column_blocks;
     const uint8_t* codes;
     const uint8_t* scales;  // [column_blocks][groups][16] of float or half
+    const uint8_t* steps;   // [column_blocks][step_groups][16], or null; then `groups` is 1
+    int step_groups;
+    int step_shift;         // log2 of the blocks along k that share a step
     const uint8_t* zeros;   // [column_blocks][groups][16], or null
 
     size_t block_bytes() const { return size_t(bits) * kLineBytes; }
@@ -78,7 +85,9 @@ struct Weight {
         const int lane = column_block % kInterleave;
         return (size_t(column_block - lane) * k_blocks + lane) * block_bytes();
     }
-    size_t scale_bytes() const { return scale_type == 0 ? 4 : 2; }
+    size_t scale_bytes() const { return scale_type == 1 ? 2 : 4; }
+    // Bits of a code as the tiles multiply it.
+    int code_bits() const { return steps ? 8 : bits; }
 };
 
 }  // namespace bitvox

@@ -25,6 +25,12 @@ struct Tile {
     uint8_t* panel;         // unpacked codes: [k_blocks][8 quads][blocks][64]
     size_t panel_step;  // bytes from one k block to the next; 0 lets a packed tile discard what it unpacks
 
+    // [blocks][groups][16], or null. With steps, a code counts as (code - half its range) * step + 128 of 8 bits.
+    const uint8_t* steps;
+    ptrdiff_t step_stride;  // from block to block
+    int step_shift;         // log2 of the k blocks that share a step
+    int first_block;        // of this tile along k, counted in the layer
+
     int k_blocks;
     int group_blocks;            // k blocks that share a scale; k_blocks for one scale per column
     const float* scales;         // [groups][16 * blocks]
@@ -75,9 +81,11 @@ struct Kernels {
     bool (*supported)();
     int row_blocks;                              // widest tile of one row: 1, 2 or 4 blocks
     int tile_blocks;                             // widest tile of more rows: 1 or 2
+    int step_rows;                               // tallest packed tile of codes with steps
     Heights (*heights)(int bits, bool grouped);  // scales along k need a second, float, set of accumulators
 
-    // Unpacks in registers: one row, or up to heights.packed rows leaving a panel.
+    // Unpacks in registers: one row, or up to heights.packed rows leaving a panel. With steps, the panel holds
+    // codes of 8 bits.
     void (*packed_tile)(const Tile& tile, int bits, int rows, int blocks);
     // Multiplies with such a panel: 1..heights.panel rows.
     void (*panel_tile)(const Tile& tile, int bits, int rows, int blocks);

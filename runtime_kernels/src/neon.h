@@ -4,6 +4,7 @@
 #include <arm_neon.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels.h"
 #include "unroll.h"
@@ -17,6 +18,7 @@ struct Neon {
     using Floats = float32x4_t;
     static constexpr int kVectors = 4;
     static constexpr int kBytes = 16;
+    static constexpr int kStepRows = 0;
     // Operands are signed. Codes up to 7 bits are valid as they are; 8 bits lose 128, which is to flip the
     // top bit.
     static int code_bias(int bits) { return bits == 8 ? 128 : 0; }
@@ -65,6 +67,21 @@ struct Neon {
     static BITVOX_INLINE uint8x16_t mask(uint8x16_t v) {
         return vandq_u8(v, vdupq_n_u8(uint8_t(bits)));
     }
+
+    // One byte per column to both halves of its word.
+    static BITVOX_INLINE uint8x16_t widen_steps(const uint8_t* steps) {
+        uint32_t four;
+        std::memcpy(&four, steps, 4);
+        const uint16x8_t halves = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+        const uint16x4_t low = vget_low_u16(halves);
+        return vreinterpretq_u8_u16(vcombine_u16(vzip1_u16(low, low), vzip2_u16(low, low)));
+    }
+    static BITVOX_INLINE uint8x16_t multiply_pairs(uint8x16_t a, uint8x16_t b) {
+        return vreinterpretq_u8_u16(vmulq_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
+    }
+    static BITVOX_INLINE uint8x16_t add_bytes(uint8x16_t a, uint8x16_t b) { return vaddq_u8(a, b); }
+    static BITVOX_INLINE uint8x16_t subtract_bytes(uint8x16_t a, uint8x16_t b) { return vsubq_u8(a, b); }
+    static BITVOX_INLINE uint8x16_t bytes(int v) { return vdupq_n_u8(uint8_t(v)); }
 
     static BITVOX_INLINE int32x4_t add(int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }
     static BITVOX_INLINE int32x4_t multiply(int32x4_t a, int32x4_t b) { return vmulq_s32(a, b); }

@@ -1,6 +1,7 @@
 // From codes or portable planes to the packed form, and back to a checked view of it.
 #include "pack.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "half.h"
@@ -15,8 +16,10 @@ nbit_status check_shape(const nbit_shape& s) {
     if (s.taps < 1 || s.depth % s.taps != 0) return NBIT_BAD_SHAPE;
     if (s.group != 0 && s.group != 32 && s.group != 64 && s.group != 128) return NBIT_BAD_GROUP;
     if (s.group != 0 && (s.depth % s.group != 0 || s.taps != 1)) return NBIT_BAD_GROUP;
-    if (s.scale_type != NBIT_SCALE_F32 && s.scale_type != NBIT_SCALE_F16) return NBIT_BAD_OPTION;
+    if (s.scale_type < NBIT_SCALE_F32 || s.scale_type > NBIT_SCALE_STEPS) return NBIT_BAD_OPTION;
     if (s.has_zeros != 0 && s.has_zeros != 1) return NBIT_BAD_OPTION;
+    if (s.scale_type == NBIT_SCALE_STEPS && (s.bits > kMostStepBits || !s.group || s.has_zeros))
+        return NBIT_BAD_OPTION;
     return NBIT_OK;
 }
 
@@ -24,8 +27,11 @@ size_t cells(const Weight& w) { return size_t(w.column_blocks) * w.groups * kBlo
 
 size_t code_bytes(const Weight& w) { return size_t(w.column_blocks) * w.k_blocks * w.block_bytes(); }
 
+size_t step_bytes(const Weight& w) { return size_t(w.column_blocks) * w.step_groups * kBlockColumns; }
+
 size_t total_bytes(const Weight& w) {
-    return sizeof(Header) + code_bytes(w) + cells(w) * (w.scale_bytes() + (w.has_zeros ? 1 : 0));
+    return sizeof(Header) + code_bytes(w) + step_bytes(w) +
+           cells(w) * (w.scale_bytes() + (w.has_zeros ? 1 : 0));
 }
 
 Weight measure(const nbit_shape& s) {
@@ -37,15 +43,20 @@ Weight measure(const nbit_shape& s) {
     w.scale_type = s.scale_type;
     w.has_zeros = s.has_zeros;
     w.k_blocks = int(ceil_div(s.depth, kBlockDepth));
-    w.groups = s.group ? s.depth / s.group : 1;
-    w.group_blocks = s.group ? s.group / kBlockDepth : w.k_blocks;
+    const int groups = s.group ? s.depth / s.group : 1;
+    const bool steps = s.scale_type == NBIT_SCALE_STEPS;
+    w.groups = steps ? 1 : groups;
+    w.group_blocks = w.groups > 1 || (s.group && !steps) ? s.group / kBlockDepth : w.k_blocks;
+    w.step_groups = steps ? groups : 0;
+    while (steps && kBlockDepth << w.step_shift < s.group) ++w.step_shift;
     w.column_blocks = int(ceil_div(s.outputs, kBlockColumns));
     return w;
 }
 
 void attach(Weight& w, const uint8_t* base) {
     w.codes = base + sizeof(Header);
-    w.scales = w.codes + code_bytes(w);
+    w.steps = w.step_groups ? w.codes + code_bytes(w) : nullptr;
+    w.scales = w.codes + code_bytes(w) + step_bytes(w);
     w.zeros = w.has_zeros ? w.scales + cells(w) * w.scale_bytes() : nullptr;
 }
 
@@ -126,6 +137,40 @@ void store_scales(const Weight& w, const float* scales, const uint8_t* zeros, ui
     }
 }
 
+// The float that makes every scale of an output a multiple 0..most, or 0 where there is none.
+float step_unit(const float* scales, int count, int most) {
+    float least = INFINITY;
+    for (int g = 0; g < count; ++g) {
+        if (scales[g] > 0 && scales[g] < least) least = scales[g];
+    }
+    if (std::isinf(least)) least = 1.0f;  // all are 0
+    for (int step = 1; step <= most; ++step) {
+        const float unit = least / float(step);
+        bool fits = unit > 0;
+        for (int g = 0; g < count && fits; ++g) {
+            const float times = std::rint(scales[g] / unit);
+            fits = times >= 0 && times <= float(most) && times * unit == scales[g];
+        }
+        if (fits) return unit;
+    }
+    return 0.0f;
+}
+
+nbit_status store_steps(const Weight& w, const float* scales, uint8_t* base) {
+    uint8_t* steps = base + (w.steps - w.codes);
+    uint8_t* units = base + (w.scales - w.codes);
+    for (int n = 0; n < w.outputs; ++n) {
+        const float* row = scales + size_t(n) * w.step_groups;
+        const float unit = step_unit(row, w.step_groups, most_steps(w.bits));
+        if (unit == 0) return NBIT_BAD_SCALE;
+        std::memcpy(units + size_t(n) * 4, &unit, 4);
+        uint8_t* block = steps + size_t(n / kBlockColumns) * w.step_groups * kBlockColumns;
+        for (int g = 0; g < w.step_groups; ++g)
+            block[g * kBlockColumns + n % kBlockColumns] = uint8_t(std::rint(row[g] / unit));
+    }
+    return NBIT_OK;
+}
+
 void store_header(const nbit_shape& s, void* packed) {
     Header h{};
     h.magic = kMagic;
@@ -150,9 +195,10 @@ nbit_status pack(const nbit_shape& shape, const Reader& reader, const float* sca
     attach(w, static_cast<uint8_t*>(packed));
     std::memset(packed, 0, total_bytes(w));
     uint8_t* codes = static_cast<uint8_t*>(packed) + sizeof(Header);
-    const nbit_status status = store_codes(w, reader, codes);
+    nbit_status status = store_codes(w, reader, codes);
+    if (status == NBIT_OK && w.steps) status = store_steps(w, scales, codes);
     if (status != NBIT_OK) return status;  // without a header the buffer stays unusable
-    store_scales(w, scales, zeros, codes);
+    if (!w.steps) store_scales(w, scales, zeros, codes);
     store_header(shape, packed);
     return NBIT_OK;
 }
@@ -238,6 +284,8 @@ const char* nbit_status_text(nbit_status status) {
             return "this CPU or this build does not have the instruction set";
         case NBIT_BAD_OPTION:
             return "an option holds an unknown value";
+        case NBIT_BAD_SCALE:
+            return "the scales of an output are no small multiples of one number";
     }
     return "unknown status";
 }

@@ -51,6 +51,9 @@ Tile start_tile(const Layer& layer, int column_block, const Scratch& s) {
     tile.group_blocks = w.group_blocks;
     tile.scales = s.scales;
     tile.zeros = w.zeros ? s.zeros : nullptr;
+    tile.step_stride = ptrdiff_t(w.step_groups) * kBlockColumns;
+    if (w.steps) tile.steps = w.steps + column_block * tile.step_stride;
+    tile.step_shift = w.step_shift;
     tile.bias = s.bias;
     return tile;
 }
@@ -98,12 +101,12 @@ class Writer {
           out_(out) {}
 
     template <class Run>
-    void operator()(Tile& tile, int row, int rows, Run run) {
+    void operator()(Tile& tile, int bits, int row, int rows, Run run) {
         const ptrdiff_t at = row * out_.stride + base_;
         tile.y_stride = whole_ ? out_.stride : columns_of(blocks_);
         tile.y = whole_ && out_.y ? out_.y + at : scratch_.y;
         tile.sums = out_.y ? nullptr : whole_ ? out_.sums + at : reinterpret_cast<int32_t*>(scratch_.y);
-        run(tile, layer_.weight.bits, rows, blocks_);
+        run(tile, bits, rows, blocks_);
         if (layer_.activation == NBIT_ACTIVATION_GELU && out_.y) {
             for (int r = 0; r < rows; ++r)
                 layer_.kernels->gelu(tile.y + r * tile.y_stride, columns_of(blocks_));
@@ -134,6 +137,13 @@ void select_rows(Tile& tile, const Rows& rows, int row, int groups) {
     tile.x_offsets = rows.offsets + ptrdiff_t(row) * groups;
 }
 
+Heights heights_of(const Layer& layer) {
+    const Weight& w = layer.weight;
+    Heights heights = layer.kernels->heights(w.code_bits(), w.groups > 1);
+    if (w.steps) heights.packed = layer.kernels->step_rows;
+    return heights;
+}
+
 // Height of tile `index` when `rows` are dealt evenly to as few tiles as possible.
 int dealt(int rows, int tiles, int index) { return rows / tiles + (index < rows % tiles); }
 
@@ -154,6 +164,7 @@ Tile part_of(const Tile& whole, int k, int blocks) {
     Tile part = whole;
     part.x += k * kBlockDepth;
     part.packed += k * whole.packed_step;
+    part.first_block = k;
     if (whole.group_blocks == whole.k_blocks) part.group_blocks = blocks;
     part.k_blocks = blocks;
     part.resumes = k > 0;
@@ -179,7 +190,7 @@ void run_matrix(const Layer& layer, const MatrixTiles& tiles, const Rows& rows, 
     };
     const auto finish = [&](int row) {
         Tile tile = tile_at(row);
-        write(tile, first_of(row), height, tiles.finish);
+        write(tile, w.bits, first_of(row), height, tiles.finish);
     };
     for (int k = 0; k < w.k_blocks; k += part_blocks) {
         const int left = w.k_blocks - k;
@@ -231,7 +242,7 @@ ptrdiff_t row_stride(int depth) {
 
 int32_t offset_factor(const Layer& layer) {
     const Weight& w = layer.weight;
-    return w.zeros ? -1 : layer.kernels->code_bias(w.bits) - (1 << (w.bits - 1));
+    return w.zeros ? -1 : layer.kernels->code_bias(w.code_bits()) - (1 << (w.code_bits() - 1));
 }
 
 int panel_width(const Layer& layer, int rows, int column_block, int end_block) {
@@ -249,7 +260,7 @@ void run_panel(const Layer& layer, const Rows& rows, int column_block, int block
                const Output& out) {
     const Weight& w = layer.weight;
     const Kernels& kernels = *layer.kernels;
-    const Heights heights = kernels.heights(w.bits, w.groups > 1);
+    const Heights heights = heights_of(layer);
     widen_parameters(layer, column_block, blocks, s);
     widen_bias(layer, column_block, blocks, s);
     Tile tile = start_tile(layer, column_block, s);
@@ -261,9 +272,9 @@ void run_panel(const Layer& layer, const Rows& rows, int column_block, int block
     Writer write(layer, column_block, blocks, end_column, s, out);
     if (rows.count == 1) {
         select_rows(tile, rows, 0, w.groups);
-        return write(tile, 0, 1, kernels.packed_tile);
+        return write(tile, w.bits, 0, 1, kernels.packed_tile);
     }
-    const size_t panel_step = size_t(kBlockDepth) * columns_of(blocks) * kernels.panel_bytes(w.bits);
+    const size_t panel_step = size_t(kBlockDepth) * columns_of(blocks) * kernels.panel_bytes(w.code_bits());
     tile.panel_step = panel_step;
     if (const MatrixTiles* tiles = matrix_for(layer, rows.count))
         return run_matrix(layer, *tiles, rows, tile, blocks, s, write);
@@ -271,13 +282,13 @@ void run_panel(const Layer& layer, const Rows& rows, int column_block, int block
     if (unpacking == rows.count) tile.panel_step = 0;  // nobody reads it
     select_rows(tile, rows, 0, w.groups);
     if (unpacking == 0) kernels.packed_tile(tile, w.bits, 0, blocks);
-    else write(tile, 0, unpacking, kernels.packed_tile);
+    else write(tile, w.bits, 0, unpacking, kernels.packed_tile);
     const int rest = rows.count - unpacking;
     const int tiles = int(ceil_div(rest, heights.panel));
     for (int i = 0, row = unpacking; i < tiles; ++i) {
         const int height = dealt(rest, tiles, i);
         select_rows(tile, rows, row, w.groups);
-        write(tile, row, height, kernels.panel_tile);
+        write(tile, w.code_bits(), row, height, kernels.panel_tile);
         row += height;
     }
 }

@@ -93,22 +93,23 @@ struct Sums {
 };
 
 // Two k blocks into the panel; what lies beyond the last one is zero.
-template <int bits, int blocks>
+template <int bits, int blocks, bool steps>
 BITVOX_INLINE void unpack_step(const Tile& t, int k) {
-    Accumulators<Zmm, bits, 0, blocks> none;
-    PackedSource<Zmm, bits, 0, blocks>::block(t, k, none);
-    if (k + 1 < t.k_blocks) return PackedSource<Zmm, bits, 0, blocks>::block(t, k + 1, none);
+    using From = Lines<Zmm, bits, 0, blocks, steps>;
+    typename From::Sums none;
+    From::block(t, k, none);
+    if (k + 1 < t.k_blocks) return From::block(t, k + 1, none);
     uint8_t* rest = t.panel + (k + 1) * t.panel_step;
     unroll<0, kQuads * blocks>([&](auto i) { Zmm::store(rest + i * kLineBytes, _mm512_setzero_si512()); });
 }
 
 // Unpacking runs one step ahead, on other ports than the matrices.
-template <int bits, int row_tiles, int blocks>
+template <int bits, int row_tiles, int blocks, bool steps>
 BITVOX_NOINLINE void multiply_packed(const Tile& t) {
     using Sums = Sums<row_tiles, blocks>;
-    unpack_step<bits, blocks>(t, 0);
+    unpack_step<bits, blocks, steps>(t, 0);
     for (int k = 0; k < t.k_blocks; k += kStep) {
-        if (k + kStep < t.k_blocks) unpack_step<bits, blocks>(t, k + kStep);
+        if (k + kStep < t.k_blocks) unpack_step<bits, blocks, steps>(t, k + kStep);
         finish_stores();
         Sums::add(t.x + k * kBlockDepth, t.x_stride, t.panel + k * t.panel_step);
     }
@@ -127,8 +128,10 @@ void multiply_rows(const Tile& t, int bits, bool unpack) {
     using Sums = Sums<row_tiles, blocks>;
     if (t.resumes) Sums::resume(t.partial);
     else Sums::start();
-    if (unpack) choose<2, 9>(bits, [&](auto b) { multiply_packed<b, row_tiles, blocks>(t); });
-    else multiply_panel<row_tiles, blocks>(t);
+    if (!unpack) multiply_panel<row_tiles, blocks>(t);
+    else if (t.steps)
+        choose<2, kMostStepBits + 1>(bits, [&](auto b) { multiply_packed<b, row_tiles, blocks, true>(t); });
+    else choose<2, 9>(bits, [&](auto b) { multiply_packed<b, row_tiles, blocks, false>(t); });
     Sums::store(t.partial);
 }
 

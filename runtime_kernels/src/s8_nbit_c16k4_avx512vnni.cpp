@@ -8,6 +8,7 @@ namespace {
 struct Avx512Vnni : Zmm {
     static constexpr int kRowBlocks = 4;
     static constexpr int kTileBlocks = 2;
+    static constexpr int kStepRows = 8;
     static constexpr Heights heights(int, bool grouped) { return grouped ? Heights{4, 6} : Heights{8, 8}; }
     static constexpr int panel_kind(int) { return 8; }  // bytes, whatever the width was
     static int code_bias(int) { return 0; }

@@ -1,6 +1,6 @@
 // Fills the table of one instruction set from the templates: every width, every height, both kinds of scale.
 //
-// The traits V state the sizes of tiles (heights, kTileBlocks, kRowBlocks), what a panel holds (panel_kind)
+// The traits V state the sizes of tiles (heights, kTileBlocks, kRowBlocks, kStepRows), what a panel holds (panel_kind)
 // and what unpacking subtracts from every code (code_bias).
 #pragma once
 
@@ -23,7 +23,16 @@ BITVOX_INLINE void run_grouped(const Tile& t, int rows) {
 constexpr int at_least_one(int rows) { return rows > 1 ? rows : 1; }
 
 template <class V, int bits, int blocks>
+BITVOX_INLINE void run_stepped(const Tile& t, int rows) {
+    if constexpr (bits <= kMostStepBits) {
+        if (rows == 0) tile<V, bits, 0, blocks, SteppedSource>(t);
+        else run_plain<V, bits, at_least_one(V::kStepRows), blocks, SteppedSource>(t, rows);
+    }
+}
+
+template <class V, int bits, int blocks>
 BITVOX_INLINE void run_packed(const Tile& t, int rows) {
+    if (t.steps) return run_stepped<V, bits, blocks>(t, rows);
     constexpr int plain = at_least_one(V::heights(bits, false).packed);
     constexpr int grouped = at_least_one(V::heights(bits, true).packed);
     if (rows == 0) return tile<V, bits, 0, blocks, PackedSource>(t);
@@ -34,6 +43,9 @@ BITVOX_INLINE void run_packed(const Tile& t, int rows) {
 // Widths that only a single row may have.
 template <class V, int bits, int blocks>
 BITVOX_INLINE void run_wide_row(const Tile& t) {
+    if constexpr (bits <= kMostStepBits) {
+        if (t.steps) return tile<V, bits, 1, blocks, SteppedSource>(t);
+    }
     if (t.group_blocks == t.k_blocks) tile<V, bits, 1, blocks, PackedSource>(t);
     else grouped_tile<V, bits, 1, blocks, PackedSource>(t);
 }
@@ -66,6 +78,7 @@ constexpr Kernels make_kernels(const char* name, bool (*supported)()) {
             supported,
             V::kRowBlocks,
             V::kTileBlocks,
+            V::kStepRows,
             V::heights,
             packed_tile<V>,
             panel_tile<V>,

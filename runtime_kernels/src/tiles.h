@@ -66,47 +66,98 @@ BITVOX_INLINE void write_total(const Tile& t, typename V::Floats total, int row,
              V::fma(total, V::broadcast(t.x_scales[row]), V::load(t.bias + column)));
 }
 
-// One k block from packed lines.
-template <class V, int bits, int rows, int blocks>
-struct PackedSource {
+// What becomes of an unpacked code: nothing, or with steps one of 8 bits. Two codes are multiplied at once in 16
+// bits, because no product needs more than a byte.
+template <class V, int bits, bool steps>
+struct StepOf {
+    BITVOX_INLINE typename V::Bytes operator()(typename V::Bytes codes) const { return codes; }
+};
+template <class V, int bits>
+struct StepOf<V, bits, true> {
+    typename V::Bytes step, base;  // step in every 16 bits, 128 - step * half the range in every byte
+
+    StepOf() = default;
+    explicit BITVOX_INLINE StepOf(typename V::Bytes widened) : step(widened) {
+        const auto half = V::multiply_pairs(V::template shift<1 - bits>(widened), V::bytes(1));
+        base = V::subtract_bytes(V::bytes(128), half);
+    }
+    BITVOX_INLINE typename V::Bytes operator()(typename V::Bytes codes) const {
+        return V::add_bytes(V::multiply_pairs(codes, step), base);
+    }
+};
+
+// One k block from packed lines; `steps` tells whether codes have them.
+template <class V, int bits, int rows, int blocks, bool steps>
+struct Lines {
     static constexpr int kVectors = blocks * V::kVectors;
-    static BITVOX_INLINE void block(const Tile& t, int k, Accumulators<V, bits, rows, kVectors>& acc) {
+    static constexpr int kSumBits = steps ? 8 : bits;
+    using Sums = Accumulators<V, kSumBits, rows, kVectors>;
+
+    static BITVOX_INLINE void block(const Tile& t, int k, Sums& acc) {
         const uint8_t* lines = t.packed + k * t.packed_step;
         uint8_t* panel = t.panel + k * t.panel_step;
         const int8_t* x = t.x + k * kBlockDepth;
-        if constexpr (rows == 1) return in_order(lines, x, acc);
+        if constexpr (rows == 1) return in_order(t, k, lines, x, acc);
+        Step step[kVectors];
+        unroll<0, kVectors>([&](auto c) { step[c] = step_of<c>(t, k); });
         unroll<0, kQuads>([&](auto q) {
             typename V::Bytes codes[kVectors];
             keep_order(lines);
             unroll<0, kVectors>([&](auto c) {
-                constexpr int block_index = c / V::kVectors, part = c % V::kVectors;
-                codes[c] = unpack<V, bits, q>(lines + block_index * bits * kLineBytes + part * V::kBytes);
-                V::template store_panel<bits>(panel, q * kVectors + c, codes[c]);
+                codes[c] = code<q, c>(lines, step[c]);
+                V::template store_panel<kSumBits>(panel, q * kVectors + c, codes[c]);
             });
             acc.template add<q>(codes, x, t.x_stride);
         });
     }
 
   private:
+    using Step = StepOf<V, bits, steps>;
+    static constexpr int kColumns = kBlockColumns / V::kVectors;
+
+    template <int c>
+    static BITVOX_INLINE Step step_of(const Tile& t, int k) {
+        if constexpr (!steps) return {};
+        else {
+            const ptrdiff_t group = (t.first_block + k) >> t.step_shift;
+            const uint8_t* block = t.steps + c / V::kVectors * t.step_stride + group * kBlockColumns;
+            return Step(V::widen_steps(block + c % V::kVectors * kColumns));
+        }
+    }
+
+    // Vector c of quad q.
+    template <int q, int c>
+    static BITVOX_INLINE typename V::Bytes code(const uint8_t* lines, const Step& step) {
+        constexpr int at = c / V::kVectors * bits * kLineBytes + c % V::kVectors * V::kBytes;
+        return step(unpack<V, bits, q>(lines + at));
+    }
+
     // A single row waits for memory: it reads line after line, which the hardware prefetches.
-    static BITVOX_INLINE void in_order(const uint8_t* lines, const int8_t* x,
-                                       Accumulators<V, bits, rows, kVectors>& acc) {
-        unroll<0, blocks * kQuads>([&](auto i) {
-            constexpr int b = i / kQuads, q = i % kQuads;
-            keep_order(lines);
-            unroll<0, V::kVectors>([&](auto part) {
-                constexpr int at = b * bits * kLineBytes + part * V::kBytes;
-                constexpr int c = b * V::kVectors + part;
-                acc.sum[0][c].template add<q>(unpack<V, bits, q>(lines + at), V::template quad<q>(x));
+    static BITVOX_INLINE void in_order(const Tile& t, int k, const uint8_t* lines, const int8_t* x, Sums& acc) {
+        unroll<0, blocks>([&](auto b) {
+            Step step[V::kVectors];
+            unroll<0, V::kVectors>([&](auto part) { step[part] = step_of<b * V::kVectors + part>(t, k); });
+            unroll<0, kQuads>([&](auto q) {
+                keep_order(lines);
+                unroll<0, V::kVectors>([&](auto part) {
+                    constexpr int c = b * V::kVectors + part;
+                    acc.sum[0][c].template add<q>(code<q, c>(lines, step[part]), V::template quad<q>(x));
+                });
             });
         });
     }
 };
 
+template <class V, int bits, int rows, int blocks>
+using PackedSource = Lines<V, bits, rows, blocks, false>;
+template <class V, int bits, int rows, int blocks>
+using SteppedSource = Lines<V, bits, rows, blocks, true>;
+
 // One k block from a panel.
 template <class V, int bits, int rows, int blocks>
 struct PanelSource {
     static constexpr int kVectors = blocks * V::kVectors;
+    static constexpr int kSumBits = bits;
     static BITVOX_INLINE void block(const Tile& t, int k, Accumulators<V, bits, rows, kVectors>& acc) {
         const uint8_t* panel = t.panel + k * t.panel_step;
         const int8_t* x = t.x + k * kBlockDepth;
@@ -128,9 +179,10 @@ BITVOX_INLINE void each(Body&& body) {
 template <class V, int bits, int rows, int blocks, template <class, int, int, int> class Source>
 BITVOX_NOINLINE void tile(const Tile& t) {
     constexpr int vectors = blocks * V::kVectors, columns = kBlockColumns / V::kVectors;
-    Accumulators<V, bits, rows, vectors> acc;
+    using From = Source<V, bits, rows, blocks>;
+    Accumulators<V, From::kSumBits, rows, vectors> acc;
     acc.start();
-    for (int k = 0; k < t.k_blocks; ++k) Source<V, bits, rows, blocks>::block(t, k, acc);
+    for (int k = 0; k < t.k_blocks; ++k) From::block(t, k, acc);
     each<rows, vectors>([&](auto r, auto c) { write_sum<V>(t, acc.sum[r][c].finish(), r, c * columns); });
 }
 

@@ -18,6 +18,7 @@ struct Ymm {
     using Floats = __m256;
     static constexpr int kVectors = 2;
     static constexpr int kBytes = 32;
+    static constexpr int kStepRows = 0;
     static int code_bias(int) { return 0; }
 
     template <int q>
@@ -66,6 +67,16 @@ struct Ymm {
     static BITVOX_INLINE __m256i mask(__m256i v) {
         return _mm256_and_si256(v, _mm256_set1_epi8(char(bits)));
     }
+
+    // One byte per column to both halves of its word.
+    static BITVOX_INLINE __m256i widen_steps(const uint8_t* steps) {
+        const __m256i words = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(steps)));
+        return _mm256_or_si256(words, _mm256_slli_epi32(words, 16));
+    }
+    static BITVOX_INLINE __m256i multiply_pairs(__m256i a, __m256i b) { return _mm256_mullo_epi16(a, b); }
+    static BITVOX_INLINE __m256i add_bytes(__m256i a, __m256i b) { return _mm256_add_epi8(a, b); }
+    static BITVOX_INLINE __m256i subtract_bytes(__m256i a, __m256i b) { return _mm256_sub_epi8(a, b); }
+    static BITVOX_INLINE __m256i bytes(int v) { return _mm256_set1_epi8(char(v)); }
 
     static BITVOX_INLINE __m256i add(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
     static BITVOX_INLINE __m256i multiply(__m256i a, __m256i b) { return _mm256_mullo_epi32(a, b); }

@@ -73,6 +73,16 @@ struct Zmm {
         return _mm512_and_si512(v, _mm512_set1_epi8(char(bits)));
     }
 
+    // One byte per column to both halves of its word.
+    static BITVOX_INLINE __m512i widen_steps(const uint8_t* steps) {
+        const __m512i words = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(steps)));
+        return _mm512_or_si512(words, _mm512_slli_epi32(words, 16));
+    }
+    static BITVOX_INLINE __m512i multiply_pairs(__m512i a, __m512i b) { return _mm512_mullo_epi16(a, b); }
+    static BITVOX_INLINE __m512i add_bytes(__m512i a, __m512i b) { return _mm512_add_epi8(a, b); }
+    static BITVOX_INLINE __m512i subtract_bytes(__m512i a, __m512i b) { return _mm512_sub_epi8(a, b); }
+    static BITVOX_INLINE __m512i bytes(int v) { return _mm512_set1_epi8(char(v)); }
+
     static BITVOX_INLINE __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
     static BITVOX_INLINE __m512i multiply(__m512i a, __m512i b) { return _mm512_mullo_epi32(a, b); }
     static BITVOX_INLINE __m512 multiply(__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }

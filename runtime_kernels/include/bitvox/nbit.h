@@ -47,7 +47,8 @@ typedef enum {
     NBIT_BAD_SIZE, /* a buffer is smaller than its query function says, or a plane buffer has another size */
     NBIT_BAD_HEADER, /* the buffer does not start with a packed weight of this version */
     NBIT_BAD_ISA,    /* this CPU or this build does not have the instruction set */
-    NBIT_BAD_OPTION  /* an enum or a flag holds an unknown value */
+    NBIT_BAD_OPTION, /* an enum or a flag holds an unknown value */
+    NBIT_BAD_SCALE   /* the scales of an output are no multiples of one float */
 } nbit_status;
 
 NBIT_API const char* nbit_status_text(nbit_status status);
@@ -62,7 +63,13 @@ NBIT_API const char* nbit_default_isa(void);
 
 /* ---- Weights ---- */
 
-typedef enum { NBIT_SCALE_F32 = 0, NBIT_SCALE_F16 = 1 } nbit_scale_type;
+typedef enum {
+    NBIT_SCALE_F32 = 0,
+    NBIT_SCALE_F16 = 1,
+    /* For groups of up to 4 bits without zeros: every scale of an output is one float times an integer 0..2^(8 -
+     * bits), a byte per group. The kernels fold the integers into the codes, so that groups cost almost nothing. */
+    NBIT_SCALE_STEPS = 2
+} nbit_scale_type;
 
 typedef struct {
     int32_t bits;       /* 2..8 */
@@ -77,7 +84,8 @@ typedef struct {
 /* Bytes of the packed form: 64 + bits*K*N/8 + scales + zeros, with K and N rounded up to 32 and 16. */
 NBIT_API nbit_status nbit_packed_bytes(const nbit_shape* shape, size_t* bytes);
 
-/* codes [N, K] (for taps > 1: [N, C, taps]), scales and zeros [N, K/group] (one per row for group 0). */
+/* codes [N, K] (for taps > 1: [N, C, taps]), scales and zeros [N, K/group] (one per row for group 0). Scales that
+ * are no NBIT_SCALE_STEPS, where the shape asks for those, are NBIT_BAD_SCALE. */
 NBIT_API nbit_status nbit_pack(const nbit_shape* shape, const uint8_t* codes, const float* scales,
                                const uint8_t* zeros, void* packed, size_t packed_bytes);
 
@@ -108,8 +116,8 @@ typedef enum {
 
 /* Exactly one of x and xq is given. Float x with x_scale 0 is quantised row by row; with x_scale > 0 it is
  * calibrated: q = clip(rint(x / x_scale) + x_zero, -128, 127). xq is calibrated already: its value is (xq -
- * x_zero) * x_scale. Exactly one of y and sums is given. sums, for group 0 only, receives the integers sum_k
- * (code - zero) * (q - x_zero). */
+ * x_zero) * x_scale. Exactly one of y and sums is given. sums receives the integers sum_k
+ * (code - zero) * (q - x_zero), times the step of each k for NBIT_SCALE_STEPS; not for other groups. */
 typedef struct {
     const void* weight;
     size_t weight_bytes;

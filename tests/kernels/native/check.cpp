@@ -55,9 +55,9 @@ void compare_linear(Random& random, const LinearCase& c, nbit_pool* pool) {
         Guarded y(outputs * 4);
         run_linear(c, weight, x, bias, isa, pool, y);
         if (std::memcmp(y.as<char>(), expected.as<char>(), outputs * 4) == 0) continue;
-        std::printf("%s: %d bits, %dx%d, group %d, zeros %d, %d rows, integers %d, calibrated %d\n", isa,
-                    c.shape.bits, c.shape.outputs, c.shape.depth, c.shape.group, c.shape.has_zeros, c.rows,
-                    c.integers, c.calibrated);
+        std::printf("%s: %d bits, %dx%d, group %d, scale type %d, zeros %d, %d rows, integers %d, calibrated %d\n",
+                    isa, c.shape.bits, c.shape.outputs, c.shape.depth, c.shape.group, c.shape.scale_type,
+                    c.shape.has_zeros, c.rows, c.integers, c.calibrated);
         require(false, "a path differs from the scalar one");
     }
 }
@@ -74,9 +74,11 @@ void agree_linear(Random& random, nbit_pool* pool) {
                 c.shape = {bits, widths[random.below(9)], depths[random.below(10)], group,
                            1,    random.below(2),         random.below(2)};
                 if (group) c.shape.depth = group * (1 + random.below(3));
+                const bool steps = group && bits <= 4 && !c.shape.has_zeros && random.below(2);
+                if (steps) c.shape.scale_type = NBIT_SCALE_STEPS;
                 c.rows = rows;
                 c.calibrated = random.below(3) == 0;
-                c.integers = group == 0 && random.below(2);
+                c.integers = (group == 0 || steps) && random.below(2);
                 compare_linear(random, c, random.below(4) ? nullptr : pool);
             }
         }
