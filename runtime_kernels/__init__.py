@@ -10,6 +10,7 @@ from bitvox.runtime_kernels.api import (
     linear_sums,
     pack,
     pack_from_planes,
+    step_scales,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "linear_sums",
     "pack",
     "pack_from_planes",
+    "step_scales",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,14 @@ from numpy.typing import NDArray
 from bitvox.runtime_kernels import _native  # type: ignore[attr-defined]
 
 Activation = Literal["gelu"] | None
+
+
+class _ScaleType(IntEnum):
+    """nbit_scale_type."""
+
+    F32 = 0
+    F16 = 1
+    STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def pack(
     scale: Any,
     zero_point: Any = None,
     group_size: int | None = None,
+    steps: bool = False,
 ) -> PackedWeight:
     """Pack codes for the kernels; weight = (code - zero_point) * scale.
 
@@ -75,8 +85,10 @@ def pack(
         scale: one number, [N], or [N, K / group_size].
         zero_point: None for 2**(bits-1), else integers 0..255 shaped like scale.
         group_size: 32, 64 or 128 codes along K that share a scale; None for one scale per output.
+        steps: fold scales along K into the codes while they are multiplied. They must be those of
+            `step_scales`, bits at most 4 and zero_point None.
 
-    Scales along K are kept in half precision where that loses nothing, else in single precision.
+    Other scales along K are kept in half precision where that loses nothing, else in single precision.
 
     Raises:
         ValueError: for shapes, types or values outside of the above.
@@ -92,7 +104,7 @@ def pack(
     flat = np.ascontiguousarray(array).reshape(outputs, depth)
     group = group_size or 0
     try:
-        native = _native.pack(flat, scales, zeros, bits, group, taps, _fits_half(scales, group_size))
+        native = _native.pack(flat, scales, zeros, bits, group, taps, _scale_type(scales, group_size, steps))
     except ValueError as error:
         raise _refused(error, bits, shape, group_size) from None
     return PackedWeight(bits, shape, group_size, native)
@@ -105,6 +117,7 @@ def pack_from_planes(
     scale: Any,
     zero_point: Any = None,
     group_size: int | None = None,
+    steps: bool = False,
 ) -> PackedWeight:
     """Pack the portable form on disk (`bitvox.compiler.lowering.planes`); shape is (N, K) or (N, C, k).
 
@@ -119,14 +132,41 @@ def pack_from_planes(
         raise ValueError(f"shape: {shape}; (N, K) or (N, C, k) is needed")
     outputs, depth, taps = _extents(shape)
     scales, zeros = _parameters(scale, zero_point, outputs, depth, group_size)
-    half = _fits_half(scales, group_size)
+    kind = _scale_type(scales, group_size, steps)
     try:
         native = _native.pack_from_planes(
-            buffer, scales, zeros, bits, outputs, depth, group_size or 0, taps, half
+            buffer, scales, zeros, bits, outputs, depth, group_size or 0, taps, kind
         )
     except ValueError as error:
         raise _refused(error, bits, shape, group_size) from None
     return PackedWeight(bits, tuple(shape), group_size, native)
+
+
+def step_scales(scale: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """The scales nearest to `scale` that `pack(..., steps=True)` takes: integers times one float per output.
+
+    Codes of `bits` bits times 0..2**(8 - bits) fit a signed byte; so an output's largest scale is that many
+    steps. A quantiser rounds its scales like this first and its weights to the codes of these scales then.
+
+    Args:
+        scale: [N, K / group_size], none negative.
+        bits: 2..4.
+
+    Raises:
+        ValueError: for other widths or a negative scale.
+    """
+    scales = np.asarray(scale, np.float32)
+    if not 2 <= bits <= 4:
+        raise ValueError(f"bits: {bits}; steps are folded into codes of 2..4 bits")
+    if scales.ndim != 2 or not np.isfinite(scales).all() or (scales.size and scales.min() < 0):
+        raise ValueError("scale: finite [N, groups] without negative values is needed")
+    most = 1 << (8 - bits)
+    # 16 significant bits, so that every multiple is exact in float32.
+    mantissa, exponent = np.frexp(scales.max(axis=1, keepdims=True) / np.float32(most))
+    unit = np.ldexp(np.ceil(np.ldexp(mantissa, 16)), exponent - 16).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        counts = np.where(unit > 0, np.rint(scales / unit), 0).clip(0, most)
+    return (counts * unit).astype(np.float32)
 
 
 def linear(
@@ -258,11 +298,14 @@ def _parameters(
     return scales, np.ascontiguousarray(np.broadcast_to(zeros, (outputs, groups)).astype(np.uint8))
 
 
-def _fits_half(scales: NDArray[np.float32], group_size: int | None) -> bool:
+def _scale_type(scales: NDArray[np.float32], group_size: int | None, steps: bool) -> _ScaleType:
+    if steps:
+        return _ScaleType.STEPS
     if group_size is None:
-        return False
+        return _ScaleType.F32
     with np.errstate(over="ignore"):
-        return bool((scales.astype(np.float16).astype(np.float32) == scales).all())
+        fits = (scales.astype(np.float16).astype(np.float32) == scales).all()
+    return _ScaleType.F16 if fits else _ScaleType.F32
 
 
 def _refused(error: ValueError, bits: int, shape: tuple[int, ...], group_size: int | None) -> ValueError:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-import bitvox.runtime_kernels as rk
-
 
 class Limits:
     """Compiles and calls `limits.cpp`."""
@@ -31,10 +29,8 @@ class Limits:
         """Operations per second (two per multiply-add) of one core's 8-bit dot products; the best of five."""
         return max(float(self._library.vnni_peak()) for _ in range(5))
 
-    def amx_peak(self) -> float | None:
-        """The same of its matrix registers; None where the kernels cannot use them."""
-        if "amx" not in rk.available_isas():
-            return None
+    def amx_peak(self) -> float:
+        """The same of its matrix registers, which the kernels must have been granted."""
         return max(float(self._library.amx_peak()) for _ in range(5))
 
     def busy(self, threads: int) -> None:

@@ -14,12 +14,15 @@ import bitvox.runtime_kernels as rk
 Run = Callable[[], object]
 
 
-def weight(bits: int, shape: tuple[int, ...], group_size: int | None) -> rk.PackedWeight:
-    """Random codes with scales that half precision holds."""
+def weight(bits: int, shape: tuple[int, ...], group_size: int | None, steps: bool = False) -> rk.PackedWeight:
+    """Random codes with scales that half precision holds, or the nearest ones that fold into the codes."""
     rng = np.random.default_rng(bits)
     groups = shape[1] // group_size if group_size else 1
     scale = np.ldexp(rng.integers(1024, 2048, (shape[0], groups)).astype(np.float32), -16)
-    return rk.pack(rng.integers(0, 1 << bits, shape, dtype=np.uint8), bits, scale, None, group_size)
+    if steps:
+        scale = rk.step_scales(scale, bits)
+    codes = rng.integers(0, 1 << bits, shape, dtype=np.uint8)
+    return rk.pack(codes, bits, scale, None, group_size, steps)
 
 
 def linear(
@@ -29,9 +32,10 @@ def linear(
     group_size: int | None = None,
     num_threads: int = 1,
     isa: str | None = None,
+    steps: bool = False,
 ) -> Run:
     """A call of `linear`; `isa` names a path other than the default."""
-    packed = weight(bits, (outputs, x.shape[1]), group_size)
+    packed = weight(bits, (outputs, x.shape[1]), group_size, steps)
     out = np.empty((x.shape[0], outputs), np.float32)
 
     def run() -> object:

@@ -74,6 +74,10 @@ def _section(results: Results) -> list[str]:
         "",
         *_table(("goal", "wanted", "measured", "at", "met"), (goal.cells() for goal in check(results))),
         "",
+        "Missed, by the worst row, and what was tried:",
+        "",
+        *(goal.shortfall() for goal in check(results) if not goal.met),
+        "",
         "### Linear, one scale per output (`g32`: per 32 inputs)",
         "",
         *_linear_table(results),
@@ -108,6 +112,8 @@ def _least(rounds: Sequence[float]) -> str:
 
 def _linear_table(results: Results) -> list[str]:
     names = [f"ours {bits}" for bits in WIDTHS] + ["ours 4 g32", *PEERS]
+    if all("ours 4 g32 steps" in row["us"] for row in results["linear"]):
+        names.insert(names.index("ours 4 g32") + 1, "ours 4 g32 steps")
     head = ("K x N, M", *names)
     return _table(
         head, ((_shape(row), *(_least(row["us"][name]) for name in names)) for row in results["linear"])
@@ -182,6 +188,15 @@ def _other_tables(results: Results) -> list[str]:
         ("AVX2, K x N, M", *names),
         ((_shape(row), *(_least(row["us"][name]) for name in names)) for row in results["avx2"]),
     )
+    if alone := results.get("avx2_alone"):
+        names = [*(f"ours {bits}" for bits in WIDTHS), "torch fp32"]
+        avx2 += [
+            "",
+            *_table(
+                ("everything limited to AVX2, K x N, M", *names),
+                ((_shape(row), *(_least(row["us"][name]) for name in names)) for row in alone),
+            ),
+        ]
     methods = ["ours 2", "ours 4", "ours 8", "ort int8"]
     if all("limit x2" in row["us"] for row in results["threads"]):
         methods.append("limit")  # the same loop on one core and on two

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bitvox.runtime_kernels as rk
-from bitvox.benchmarks.kernels import onnx_peers, ours, torch_peers
+from bitvox.benchmarks.kernels import avx2_alone, onnx_peers, ours, torch_peers
 from bitvox.benchmarks.kernels.limits import Limits
 from bitvox.benchmarks.kernels.timing import Run, Timing, interleaved
 
@@ -22,6 +22,7 @@ Say = Callable[[str], None]
 Results = dict[str, Any]
 WIDTHS = tuple(range(2, 9))
 GROUPED = (2, 3, 4, 8)
+STEPPED = (2, 3, 4)
 
 # K, N, M: wav2vec2's linears at 1, 5 and 15 seconds, its extractor as linears, decoder steps and beams.
 LINEARS = (
@@ -51,14 +52,16 @@ def run_all(seconds: float, say: Say) -> Results:
         "vnni_peak_gops": limits.vnni_peak() / 1e9,
         "read_bandwidth_gbs": limits.read_bandwidth() / 1e9,
     }
-    if matrix := limits.amx_peak():
-        results["amx_peak_gops"] = matrix / 1e9
+    if rk.isa() == "amx":
+        results["amx_peak_gops"] = limits.amx_peak() / 1e9
     say(f"peak {results['vnni_peak_gops']:.0f} GOPS, reading {results['read_bandwidth_gbs']:.1f} GB/s")
     overhead = _overheads(seconds)
     results["overhead_us"] = overhead
     results["linear"] = [_linear_row(*shape, seconds, overhead, say) for shape in LINEARS]
     results["conv1d"] = [_conv_row(shape, seconds, say) for shape in CONVS]
-    results["avx2"] = [_avx2_row(k, n, 50, seconds, say) for k, n in ((768, 768), (768, 3072))]
+    results["avx2"] = [_avx2_row(k, n, avx2_alone.ROWS, seconds, say) for k, n in avx2_alone.SHAPES]
+    results["avx2_alone"] = avx2_alone.in_child(seconds)
+    say("avx2, everything limited to it")
     results["threads"] = [
         _thread_row(limits, k, n, m, seconds, say)
         for k, n, m in ((768, 768, 50), (768, 3072, 50), (768, 3072, 250), (768, 3072, 1))
@@ -92,6 +95,7 @@ def _methods(depth: int, outputs: int, rows: int) -> dict[str, Run]:
     x = _activations(rows, depth)
     methods: dict[str, Run] = {f"ours {bits}": ours.linear(bits, x, outputs) for bits in WIDTHS}
     methods |= {f"ours {bits} g32": ours.linear(bits, x, outputs, 32) for bits in GROUPED}
+    methods |= {f"ours {bits} g32 steps": ours.linear(bits, x, outputs, 32, steps=True) for bits in STEPPED}
     methods["ours 4 g128"] = ours.linear(4, x, outputs, 128)
     methods["ort fp32"] = onnx_peers.fp32(x, outputs)
     methods["ort int8"] = onnx_peers.dynamic_int8(x, outputs)

@@ -41,8 +41,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time every method once per round for at most `seconds`, at least 5 rounds, by CPU time.
 
-    An untimed call precedes every slice, because the method before it has emptied the caches; calls of
-    several milliseconds fill the caches themselves.
+    An untimed call precedes every slice, because the method before it has emptied the caches and may have let
+    matrix registers fall asleep.
     """
     repeats = {name: _repeats(run) for name, run in methods.items()}
     values: dict[str, list[float]] = {name: [] for name in methods}
@@ -51,8 +51,7 @@ def interleaved(
         if done >= 5 and time.monotonic() > end:
             break
         for name, run in methods.items():
-            if repeats[name] > 1:
-                run()
+            run()
             start = clock()
             for _ in range(repeats[name]):
                 run()

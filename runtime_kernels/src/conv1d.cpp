@@ -245,7 +245,8 @@ class Run {
         const int64_t frame = index % runs * NBIT_CONV_FRAMES, left = plan.frames_out - frame;
         frames_ = int(left < NBIT_CONV_FRAMES ? left : NBIT_CONV_FRAMES);
         span_ = span_of(plan, frame, frames_);
-        const float scale = quantise_run(call, plan, call.x + item * call.channels * call.frames, span_, buffers);
+        const float scale =
+            quantise_run(call, plan, call.x + item * call.channels * call.frames, span_, buffers);
         for (int r = 0; r < frames_; ++r) buffers.scales[r] = scale;
         session_.emplace(plan.layer, frames_);
         y_ = call.y + item * plan.layer.weight.outputs * plan.frames_out + frame;

@@ -70,8 +70,8 @@ struct Weight {
     const uint8_t* scales;  // [column_blocks][groups][16] of float or half
     const uint8_t* steps;   // [column_blocks][step_groups][16], or null; then `groups` is 1
     int step_groups;
-    int step_shift;         // log2 of the blocks along k that share a step
-    const uint8_t* zeros;   // [column_blocks][groups][16], or null
+    int step_shift;        // log2 of the blocks along k that share a step
+    const uint8_t* zeros;  // [column_blocks][groups][16], or null
 
     size_t block_bytes() const { return size_t(bits) * kLineBytes; }
     // Column blocks that interleave with this one: 4, fewer at the right edge.

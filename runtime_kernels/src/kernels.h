@@ -25,7 +25,8 @@ struct Tile {
     uint8_t* panel;         // unpacked codes: [k_blocks][8 quads][blocks][64]
     size_t panel_step;  // bytes from one k block to the next; 0 lets a packed tile discard what it unpacks
 
-    // [blocks][groups][16], or null. With steps, a code counts as (code - half its range) * step + 128 of 8 bits.
+    // [blocks][groups][16], or null. With steps, a code counts as (code - half its range) * step + 128 of 8
+    // bits.
     const uint8_t* steps;
     ptrdiff_t step_stride;  // from block to block
     int step_shift;         // log2 of the k blocks that share a step
@@ -84,8 +85,8 @@ struct Kernels {
     int step_rows;                               // tallest packed tile of codes with steps
     Heights (*heights)(int bits, bool grouped);  // scales along k need a second, float, set of accumulators
 
-    // Unpacks in registers: one row, or up to heights.packed rows leaving a panel. With steps, the panel holds
-    // codes of 8 bits.
+    // Unpacks in registers: one row, or up to heights.packed rows leaving a panel. With steps, the panel
+    // holds codes of 8 bits.
     void (*packed_tile)(const Tile& tile, int bits, int rows, int blocks);
     // Multiplies with such a panel: 1..heights.panel rows.
     void (*panel_tile)(const Tile& tile, int bits, int rows, int blocks);

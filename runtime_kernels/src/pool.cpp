@@ -50,8 +50,8 @@ namespace {
 constexpr int kMostUnits = 0xffff;  // of a home
 
 // The pieces that one thread works off from the front while others may take from the back: so a thread finds
-// in its caches what it left there at the last call, and nobody waits for one that is late. Round in the upper
-// half, then front and back; a claim of a round that has ended fails.
+// in its caches what it left there at the last call, and nobody waits for one that is late. Round in the
+// upper half, then front and back; a claim of a round that has ended fails.
 struct alignas(64) Home {
     std::atomic<uint64_t> state{0};
 

@@ -126,26 +126,25 @@ class Packed {
     AlignedBytes memory_;
 };
 
-nbit_shape make_shape(int bits, int outputs, int depth, int group, int taps, bool half_scales,
-                      bool has_zeros) {
-    return {bits, outputs, depth, group, taps, half_scales ? NBIT_SCALE_F16 : NBIT_SCALE_F32, has_zeros};
+nbit_shape make_shape(int bits, int outputs, int depth, int group, int taps, int scale_type, bool has_zeros) {
+    return {bits, outputs, depth, group, taps, scale_type, has_zeros};
 }
 
 using Scales = Input<float, 2>;
 using Zeros = std::optional<Input<uint8_t, 2>>;
 
 Packed pack(Input<uint8_t, 2> codes, Scales scales, Zeros zeros, int bits, int group, int taps,
-            bool half_scales) {
+            int scale_type) {
     Packed packed(
-        make_shape(bits, int(codes.shape(0)), int(codes.shape(1)), group, taps, half_scales, bool(zeros)));
+        make_shape(bits, int(codes.shape(0)), int(codes.shape(1)), group, taps, scale_type, bool(zeros)));
     require(nbit_pack(&packed.shape(), codes.data(), scales.data(), zeros ? zeros->data() : nullptr,
                       packed.data(), packed.size()));
     return packed;
 }
 
 Packed pack_from_planes(Input<uint8_t, 1> planes, Scales scales, Zeros zeros, int bits, int outputs,
-                        int depth, int group, int taps, bool half_scales) {
-    Packed packed(make_shape(bits, outputs, depth, group, taps, half_scales, bool(zeros)));
+                        int depth, int group, int taps, int scale_type) {
+    Packed packed(make_shape(bits, outputs, depth, group, taps, scale_type, bool(zeros)));
     require(nbit_pack_from_planes(&packed.shape(), planes.data(), planes.size(), scales.data(),
                                   zeros ? zeros->data() : nullptr, packed.data(), packed.size()));
     return packed;
@@ -275,10 +274,10 @@ NB_MODULE(_native, m) {
                      })
         .def("__bytes__", [](const Packed& p) { return nb::bytes(p.data(), p.size()); });
     m.def("pack", &pack, nb::arg("codes"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("bits"),
-          nb::arg("group"), nb::arg("taps"), nb::arg("half_scales"));
+          nb::arg("group"), nb::arg("taps"), nb::arg("scale_type"));
     m.def("pack_from_planes", &pack_from_planes, nb::arg("planes"), nb::arg("scales"),
           nb::arg("zeros").none(), nb::arg("bits"), nb::arg("outputs"), nb::arg("depth"), nb::arg("group"),
-          nb::arg("taps"), nb::arg("half_scales"));
+          nb::arg("taps"), nb::arg("scale_type"));
     m.def("linear", &linear, nb::arg("weight"), nb::arg("x"), nb::arg("bias").none(), nb::arg("gelu"),
           nb::arg("x_scale"), nb::arg("x_zero"), nb::arg("threads"), nb::arg("y"));
     m.def("linear_int8", &linear_int8, nb::arg("weight"), nb::arg("xq"), nb::arg("bias").none(),

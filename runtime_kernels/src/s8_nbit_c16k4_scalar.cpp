@@ -59,7 +59,8 @@ void packed_tile(const Tile& t, int bits, int rows, int blocks) {
             const int code = code_at(block, bits, k % kBlockDepth, column % kBlockColumns);
             if (!t.steps) return code;
             const uint8_t* steps = t.steps + column / kBlockColumns * t.step_stride;
-            const int step = steps[(k / kBlockDepth >> t.step_shift) * kBlockColumns + column % kBlockColumns];
+            const int step =
+                steps[(k / kBlockDepth >> t.step_shift) * kBlockColumns + column % kBlockColumns];
             return (code - (1 << (bits - 1))) * step + 128;
         };
         for (int row = 0; row < rows; ++row) finish(t, row, column, columns, code);
@@ -82,13 +83,26 @@ Heights heights(int, bool) { return {0, kMaxRows}; }
 int panel_bytes(int) { return 1; }
 int code_bias(int) { return 0; }
 
-constexpr Kernels kTable = {"scalar",        supported,   1,
-                            1,               0,           heights,
-                            packed_tile,     panel_tile,  panel_bytes,
-                            code_bias,       magnitude,   quantise,
-                            quantise_calibrated, sum,     quantise_frames,
-                            quantise_frames_calibrated, transpose, group_sums,
-                            widen_halves,    gelu};
+constexpr Kernels kTable = {"scalar",
+                            supported,
+                            1,
+                            1,
+                            0,
+                            heights,
+                            packed_tile,
+                            panel_tile,
+                            panel_bytes,
+                            code_bias,
+                            magnitude,
+                            quantise,
+                            quantise_calibrated,
+                            sum,
+                            quantise_frames,
+                            quantise_frames_calibrated,
+                            transpose,
+                            group_sums,
+                            widen_halves,
+                            gelu};
 
 }  // namespace
 

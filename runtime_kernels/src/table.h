@@ -1,7 +1,7 @@
 // Fills the table of one instruction set from the templates: every width, every height, both kinds of scale.
 //
-// The traits V state the sizes of tiles (heights, kTileBlocks, kRowBlocks, kStepRows), what a panel holds (panel_kind)
-// and what unpacking subtracts from every code (code_bias).
+// The traits V state the sizes of tiles (heights, kTileBlocks, kRowBlocks, kStepRows), what a panel holds
+// (panel_kind) and what unpacking subtracts from every code (code_bias).
 #pragma once
 
 #include "rows.h"

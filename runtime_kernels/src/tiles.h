@@ -66,8 +66,8 @@ BITVOX_INLINE void write_total(const Tile& t, typename V::Floats total, int row,
              V::fma(total, V::broadcast(t.x_scales[row]), V::load(t.bias + column)));
 }
 
-// What becomes of an unpacked code: nothing, or with steps one of 8 bits. Two codes are multiplied at once in 16
-// bits, because no product needs more than a byte.
+// What becomes of an unpacked code: nothing, or with steps one of 8 bits. Two codes are multiplied at once in
+// 16 bits, because no product needs more than a byte.
 template <class V, int bits, bool steps>
 struct StepOf {
     BITVOX_INLINE typename V::Bytes operator()(typename V::Bytes codes) const { return codes; }
@@ -133,7 +133,8 @@ struct Lines {
     }
 
     // A single row waits for memory: it reads line after line, which the hardware prefetches.
-    static BITVOX_INLINE void in_order(const Tile& t, int k, const uint8_t* lines, const int8_t* x, Sums& acc) {
+    static BITVOX_INLINE void in_order(const Tile& t, int k, const uint8_t* lines, const int8_t* x,
+                                       Sums& acc) {
         unroll<0, blocks>([&](auto b) {
             Step step[V::kVectors];
             unroll<0, V::kVectors>([&](auto part) { step[part] = step_of<b * V::kVectors + part>(t, k); });

@@ -32,6 +32,23 @@ def test_resident_bytes_are_codes_plus_scales(bits: int) -> None:
     assert single.nbytes == 64 + bits * outputs * depth // 8 + 4 * outputs * groups
     asymmetric = rk.pack(codes, bits, 0.5, 1, 32)
     assert asymmetric.nbytes == half.nbytes + outputs * groups
+    if bits <= 4:
+        steps = rk.pack(codes, bits, 0.1, None, 32, steps=True)
+        assert steps.nbytes == 64 + bits * outputs * depth // 8 + outputs * groups + 4 * outputs
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_step_scales_are_near_and_pack(bits: int) -> None:
+    scale = RNG.uniform(0, 3e-3, (20, 6)).astype(np.float32)
+    scale[3] = 0
+    near = rk.step_scales(scale, bits)
+    largest = scale.max(axis=1, keepdims=True)
+    assert (np.abs(near - scale) <= 0.501 * largest / (1 << (8 - bits))).all()
+    assert np.array_equal(rk.step_scales(near, bits), near)
+    codes = RNG.integers(0, 1 << bits, (20, 192), dtype=np.uint8)
+    assert bytes(rk.pack(codes, bits, near, None, 32, steps=True)) == bytes(
+        rk.pack_from_planes(pack_planes(codes, bits), (20, 192), bits, near, None, 32, steps=True)
+    )
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -82,6 +99,7 @@ def test_an_unknown_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 X = np.zeros((2, 96), np.float32)
 SIGNAL = np.zeros((1, 16, 50), np.float32)
 CODES = np.zeros((8, 64), np.uint8)
+UNEVEN = np.tile(np.float32([0.1, 0.0317]), (8, 1))
 
 REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("codes: int64 with 2 dimensions", lambda: rk.pack(CODES.astype(np.int64), 4, 1.0)),
@@ -96,6 +114,10 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("scale: holds NaN", lambda: rk.pack(CODES, 4, float("nan"))),
     ("zero_point: shape", lambda: rk.pack(CODES, 4, 1.0, np.ones(3, int))),
     ("zero_point: int64; integers 0..255", lambda: rk.pack(CODES, 4, 1.0, -1)),
+    ("scales of an output are no small multiples", lambda: rk.pack(CODES, 4, UNEVEN, None, 32, steps=True)),
+    ("an option holds an unknown value", lambda: rk.pack(CODES, 5, 1.0, None, 32, steps=True)),
+    ("bits: 5; steps are folded into codes of 2..4 bits", lambda: rk.step_scales(UNEVEN, 5)),
+    ("scale: finite \\[N, groups\\] without negative", lambda: rk.step_scales(-UNEVEN, 4)),
     ("planes: ", lambda: rk.pack_from_planes(CODES, (8, 64), 4, 1.0)),
     ("a buffer has the wrong size", lambda: rk.pack_from_planes(CODES.ravel(), (8, 64), 4, 1.0)),
     ("x: float64 with 2 dimensions; float32 with 2", lambda: rk.linear(X.astype(float), packed())),

@@ -85,6 +85,25 @@ def test_linear_is_the_float64_result_of_the_same_integers(
         close(y, reference.linear(x, codes, bits, scale, zero, group_size, bias))
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_steps_are_the_same_scales(path: str, bits: int, group_size: int) -> None:
+    rng = np.random.default_rng(bits)
+    for rows, outputs, depth in ((1, 64, 768), (2, 96, 768), (7, 33, 256), (13, 80, 384), (50, 40, 2176)):
+        codes, scale, _ = weight(rng, bits, (outputs, depth), group_size)
+        scale = rk.step_scales(scale, bits)
+        x = rng.standard_normal((rows, depth)).astype(np.float32)
+        packed = rk.pack(codes, bits, scale, None, group_size, steps=True)
+        close(rk.linear(x, packed), reference.linear(x, codes, bits, scale, None, group_size))
+        q = rng.integers(-128, 128, (rows, depth)).astype(np.int8)
+        _, zero = reference.parameters(bits, outputs, depth // group_size, scale, None)
+        integers = reference.sums(codes, zero, q, -7, group_size)
+        close(
+            rk.linear_int8(q, packed, 0.03, -7),
+            reference.scaled(integers, scale, np.full(rows, 0.03, np.float32), None),
+        )
+
+
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 def test_every_group_sum_is_exact(path: str, group_size: int) -> None:
     """With one scale 1 and the others 0, the output is that group's integer, exact in float32 below 2**24."""

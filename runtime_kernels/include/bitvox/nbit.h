@@ -66,8 +66,9 @@ NBIT_API const char* nbit_default_isa(void);
 typedef enum {
     NBIT_SCALE_F32 = 0,
     NBIT_SCALE_F16 = 1,
-    /* For groups of up to 4 bits without zeros: every scale of an output is one float times an integer 0..2^(8 -
-     * bits), a byte per group. The kernels fold the integers into the codes, so that groups cost almost nothing. */
+    /* For groups of up to 4 bits without zeros: every scale of an output is one float times an integer
+     * 0..2^(8 - bits), a byte per group. The kernels fold the integers into the codes, so that groups cost
+     * almost nothing. */
     NBIT_SCALE_STEPS = 2
 } nbit_scale_type;
 
@@ -84,8 +85,8 @@ typedef struct {
 /* Bytes of the packed form: 64 + bits*K*N/8 + scales + zeros, with K and N rounded up to 32 and 16. */
 NBIT_API nbit_status nbit_packed_bytes(const nbit_shape* shape, size_t* bytes);
 
-/* codes [N, K] (for taps > 1: [N, C, taps]), scales and zeros [N, K/group] (one per row for group 0). Scales that
- * are no NBIT_SCALE_STEPS, where the shape asks for those, are NBIT_BAD_SCALE. */
+/* codes [N, K] (for taps > 1: [N, C, taps]), scales and zeros [N, K/group] (one per row for group 0). Scales
+ * that are no NBIT_SCALE_STEPS, where the shape asks for those, are NBIT_BAD_SCALE. */
 NBIT_API nbit_status nbit_pack(const nbit_shape* shape, const uint8_t* codes, const float* scales,
                                const uint8_t* zeros, void* packed, size_t packed_bytes);
 

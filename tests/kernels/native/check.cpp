@@ -55,9 +55,10 @@ void compare_linear(Random& random, const LinearCase& c, nbit_pool* pool) {
         Guarded y(outputs * 4);
         run_linear(c, weight, x, bias, isa, pool, y);
         if (std::memcmp(y.as<char>(), expected.as<char>(), outputs * 4) == 0) continue;
-        std::printf("%s: %d bits, %dx%d, group %d, scale type %d, zeros %d, %d rows, integers %d, calibrated %d\n",
-                    isa, c.shape.bits, c.shape.outputs, c.shape.depth, c.shape.group, c.shape.scale_type,
-                    c.shape.has_zeros, c.rows, c.integers, c.calibrated);
+        std::printf(
+            "%s: %d bits, %dx%d, group %d, scale type %d, zeros %d, %d rows, integers %d, calibrated %d\n",
+            isa, c.shape.bits, c.shape.outputs, c.shape.depth, c.shape.group, c.shape.scale_type,
+            c.shape.has_zeros, c.rows, c.integers, c.calibrated);
         require(false, "a path differs from the scalar one");
     }
 }

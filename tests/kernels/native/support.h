@@ -85,7 +85,8 @@ inline TestWeight random_weight(Random& random, const nbit_shape& shape) {
     for (size_t i = 0; i < cells; ++i) {
         // Multiples of one float, which any kind of scale can hold.
         const bool steps = shape.scale_type == NBIT_SCALE_STEPS;
-        scales.as<float>()[i] = float(steps ? random.below((256 >> shape.bits) + 1) : random.below(1000) + 1) * 0x1p-12f;
+        scales.as<float>()[i] =
+            float(steps ? random.below((256 >> shape.bits) + 1) : random.below(1000) + 1) * 0x1p-12f;
         zeros.as<uint8_t>()[i] = uint8_t(random.below(1 << shape.bits));
     }
     size_t bytes = 0;

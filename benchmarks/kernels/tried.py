@@ -1,0 +1,88 @@
+"""What was tried for a goal that some machine misses, by hand: printed where the goal is missed."""
+
+from __future__ import annotations
+
+TRIED = {
+    "time of every n < 8 over ours at 8, M ≥ 50": (
+        "7 bits unpack three planes, and what exceeds a few per cent goes from row to row. Where one"
+        " method took twice its time, it was the first after peers that leave the matrix registers alone:"
+        " an untimed call now precedes every slice, however long a call is."
+    ),
+    "share of dot-product peak, M ≥ 250": (
+        "AVX512: tiles of 8 x 2 and 7 x 2 registers, unpacking hidden in the first tile, row blocks that"
+        " fit L2; the rest is quantising and writing outputs. AMX: the peak is one of registers alone; a"
+        " tile needs 2 loads of rows and 2 of columns per 4 multiplications, and outputs cost as much"
+        " memory traffic as weights. Prefetching the next panel's output lines gained 1.4 times, unpacking"
+        " two steps ahead instead of one nothing."
+    ),
+    "share of dot-product peak, M = 50": (
+        "As above, with the weights read once for only 50 rows: AMX multiplies faster than L2 and L3"
+        " deliver codes. Summing rows in two chains took 4 % off quantising."
+    ),
+    "ours 8 against the best int8 peer": (
+        "At 8 bits nothing is saved but the unpacking, and all read the same bytes. Even tiles, row"
+        " blocks and prefetching brought it to a few per cent; the fastest peer differs from shape to"
+        " shape."
+    ),
+    "ours 4 against the best int4 peer": (
+        "At large M both multiply 8-bit codes at the peak of the CPU; only the unpacking differs, 1 to 2 %."
+    ),
+    "ours 4 g32 against MatMulNBits 4 g32": (
+        "Float scales per 32 inputs cost what the goal below says. In integer steps 4 bits reach it."
+    ),
+    "ours 8 g32 against MatMulNBits 8 g32": (
+        "Float scales per 32 inputs cost what the goal below says; 8-bit codes leave no room for steps."
+    ),
+    "ours 2 g32 against MatMulNBits 2 g32": (
+        "Float scales per 32 inputs cost what the goal below says. In integer steps 2 bits reach it."
+    ),
+    "group 32 over one scale per output": (
+        "Every 8 dot products a conversion and a multiply-add take the same ports. Widening half scales"
+        " in vectors and summing groups in one pass helped; for AMX, other registers for every group and"
+        " scaling three groups later did not: storing a group's sums costs as much as its multiplication."
+        " Scales in integer steps fold into the codes while these are unpacked, exactly; that needs a"
+        " quantiser that rounds its scales (`step_scales`) and at most 4 bits."
+    ),
+    "group 32 in integer steps over one scale per output": (
+        "A multiplication and an addition per 64 codes unpacked, in the first tile alone. Steps widened"
+        " to words ahead of the tiles cost 18 % at M = 50, so tiles widen them themselves."
+    ),
+    "M = 4 over M = 1, same layer": (
+        "The packed tile takes the four rows at once and unpacks once for all of them; where one row is"
+        " limited by unpacking it takes 2 to 2.7 times as long, where by reading codes 1.5."
+    ),
+    "streaming: share of read bandwidth": (
+        "Reading line after line instead of quad after quad made 8 bits 1.7 times faster; software"
+        " prefetch did not help. Small pages are the likely rest. Odd widths are limited by unpacking"
+        " three planes."
+    ),
+    "streaming: time over n/8 of the time at 8": (
+        "5 to 7 bits have two or three planes to merge, 8 bits none: unpacking, not memory, is what one"
+        " row waits for there. Merging takes one instruction a plane already."
+    ),
+    "AVX2 alone against fp32 (ORT, all of this CPU), n ≤ 4": (
+        "Not a comparison that an AVX2-only CPU would see where ONNX Runtime uses AVX512 here; see the next."
+    ),
+    "AVX2 alone against fp32 (ORT, all of this CPU), n = 8": (
+        "As above; and without VNNI a product of 8-bit codes overflows 16 bits, so panels are widened to 16."
+    ),
+    "AVX2 alone against fp32 (torch, AVX2 too), n ≤ 4": (
+        "Sums stay in 16 bits for as many products as are exact; 3 x 2 tiles, the tallest without spills."
+    ),
+    "AVX2 alone against fp32 (torch, AVX2 too), n = 8": (
+        "vpmaddubsw saturates with 8-bit codes. Panels widened to 16 bits once for all rows took it from"
+        " 0.9 to 1.2 times fp32; exact sums leave at most vpmaddwd's half rate."
+    ),
+    "extractor convolutions against QLinearConv": (
+        "Ours take and give float frames in [N, T]: quantising them and transposing the result take what"
+        " the multiplication gains, while QLinearConv is fed 8-bit codes. With activations calibrated"
+        " (column `ours 8 calibrated`) finding the largest value falls away, which is 2 to 4 %."
+    ),
+    "two threads against one": (
+        "Wall time of the best rounds. Threads own a contiguous share each, so that caches stay warm, and"
+        " take from the other's end when theirs is done; a late thread delays nobody. Sharing out by"
+        " column costs each thread the quantising of all rows, waking it about 1 us: layers of less than"
+        " 40 us keep those. Static halves by row were slower for M = 50 (1.4 to 1.7), one queue for all"
+        " threads lost to cold caches."
+    ),
+}
