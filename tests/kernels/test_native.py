@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
-from native_build import ARM_COMPILER, build_arm, build_native, build_sanitized, missing, run
+from native_build import (
+    ARM_COMPILER,
+    build_arm,
+    build_native,
+    build_sanitized,
+    build_thread_sanitized,
+    missing,
+    run,
+)
 
 from emulation import PROCESSORS, Processor
 
 
 @pytest.mark.slow
 def test_sanitizers_find_nothing() -> None:
-    check = str(build_sanitized())
+    check = str(build_sanitized(os.environ.get("BITVOX_SANITIZED_PATHS", "avx2")))
     assert "ok:" in run(check, "agree", "2")
     assert "ok:" in run(check, "fuzz", "2", "3000")
+
+
+@pytest.mark.slow
+def test_the_thread_sanitizer_finds_nothing() -> None:
+    if "BITVOX_SANITIZED_PATHS" not in os.environ:
+        pytest.skip("a minute to build: make test-sanitizers")
+    assert "ok:" in run(str(build_thread_sanitized()), "agree", "5")
 
 
 @pytest.mark.slow
