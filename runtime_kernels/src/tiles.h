@@ -97,9 +97,9 @@ struct Lines {
         const uint8_t* lines = t.packed + k * t.packed_step;
         uint8_t* panel = t.panel + k * t.panel_step;
         const int8_t* x = t.x + k * kBlockDepth;
-        if constexpr (rows == 1) return in_order(t, k, lines, x, acc);
         Step step[kVectors];
         unroll<0, kVectors>([&](auto c) { step[c] = step_of<c>(t, k); });
+        if constexpr (rows == 1) return in_order(lines, step, x, acc);
         unroll<0, kQuads>([&](auto q) {
             typename V::Bytes codes[kVectors];
             keep_order(lines);
@@ -133,17 +133,14 @@ struct Lines {
     }
 
     // A single row waits for memory: it reads line after line, which the hardware prefetches.
-    static BITVOX_INLINE void in_order(const Tile& t, int k, const uint8_t* lines, const int8_t* x,
+    static BITVOX_INLINE void in_order(const uint8_t* lines, const Step (&step)[kVectors], const int8_t* x,
                                        Sums& acc) {
-        unroll<0, blocks>([&](auto b) {
-            Step step[V::kVectors];
-            unroll<0, V::kVectors>([&](auto part) { step[part] = step_of<b * V::kVectors + part>(t, k); });
-            unroll<0, kQuads>([&](auto q) {
-                keep_order(lines);
-                unroll<0, V::kVectors>([&](auto part) {
-                    constexpr int c = b * V::kVectors + part;
-                    acc.sum[0][c].template add<q>(code<q, c>(lines, step[part]), V::template quad<q>(x));
-                });
+        unroll<0, blocks * kQuads>([&](auto i) {
+            constexpr int b = i / kQuads, q = i % kQuads;
+            keep_order(lines);
+            unroll<0, V::kVectors>([&](auto part) {
+                constexpr int c = b * V::kVectors + part;
+                acc.sum[0][c].template add<q>(code<q, c>(lines, step[c]), V::template quad<q>(x));
             });
         });
     }
