@@ -17,7 +17,7 @@ TRIED = {
     ),
     "share of dot-product peak, M = 50": (
         "As above, with the weights read once for only 50 rows: AMX multiplies faster than L2 and L3"
-        " deliver codes. Summing rows in two chains took 4 % off quantising."
+        " deliver codes. Row sums run in two chains instead of one."
     ),
     "ours 8 against the best int8 peer": (
         "At 8 bits nothing is saved but the unpacking, and all read the same bytes. Even tiles, row"
@@ -48,13 +48,12 @@ TRIED = {
         " to words ahead of the tiles cost 18 % at M = 50, so tiles widen them themselves."
     ),
     "M = 4 over M = 1, same layer": (
-        "The packed tile takes the four rows at once and unpacks once for all of them; where one row is"
-        " limited by unpacking it takes 2 to 2.7 times as long, where by reading codes 1.5."
+        "The packed tile takes the four rows at once and unpacks once for all of them. Where one row is"
+        " limited by arithmetic that takes two to three times as long, where by reading codes 1.3 to 2."
     ),
     "streaming: share of read bandwidth": (
         "Reading line after line instead of quad after quad made 8 bits 1.7 times faster; software"
-        " prefetch did not help. Small pages are the likely rest. Odd widths are limited by unpacking"
-        " three planes."
+        " prefetch did not help. Small pages are the likely rest; odd widths wait for unpacking as well."
     ),
     "streaming: time over n/8 of the time at 8": (
         "5 to 7 bits have two or three planes to merge, 8 bits none: unpacking, not memory, is what one"
@@ -70,8 +69,8 @@ TRIED = {
         "Sums stay in 16 bits for as many products as are exact; 3 x 2 tiles, the tallest without spills."
     ),
     "AVX2 alone against fp32 (torch, AVX2 too), n = 8": (
-        "vpmaddubsw saturates with 8-bit codes. Panels widened to 16 bits once for all rows took it from"
-        " 0.9 to 1.2 times fp32; exact sums leave at most vpmaddwd's half rate."
+        "vpmaddubsw saturates with 8-bit codes, so panels are widened to 16 bits, once for all rows;"
+        " exact sums then leave at most vpmaddwd's rate, half of what codes up to 4 bits get."
     ),
     "extractor convolutions against QLinearConv": (
         "Ours take and give float frames in [N, T]: quantising them and transposing the result take what"
