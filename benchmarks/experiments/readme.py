@@ -13,7 +13,10 @@ from typing import Any
 from bitvox.benchmarks.demo import HEADER, Row, cells
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
+from bitvox.benchmarks.experiments.report_runtimes import budgets_sentence, budgets_table
 from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, write_text
+from bitvox.benchmarks.experiments.runtimes import RuntimesDocument
+from bitvox.benchmarks.experiments.speech import AN4
 from bitvox.benchmarks.experiments.supported import supported_table
 from bitvox.benchmarks.experiments.tables import count, percent, points, table
 from bitvox.benchmarks.kernels.goals import check
@@ -42,6 +45,8 @@ def blocks(results: Path) -> dict[str, str]:
     parts = []
     if (results / "real_speech.json").exists():
         parts.append(_speech(read_document(results / "real_speech.json", SpeechDocument)))
+    if (results / "runtimes.json").exists():
+        parts.append(_runtimes(read_document(results / "runtimes.json", RuntimesDocument)))
     if (results / "full_size.json").exists():
         parts.append(_full_size(read_document(results / "full_size.json", FullSizeDocument)))
     if parts:
@@ -116,6 +121,13 @@ def _speech_line(row: SpeechRow, names: list[str]) -> list[str]:
         score = row.scores[name]
         line += [percent(score.words.rate), "" if row.anchor is None else points(score.difference)]
     return line
+
+
+def _runtimes(document: RuntimesDocument) -> str:
+    return (
+        f"The same model in three runtimes (`make experiments-runtimes`), {document.provenance.data[AN4]} of "
+        f"{AN4}:\n\n{budgets_table(document.rows)}\n\n{budgets_sentence(document.rows)}"
+    )
 
 
 def _full_size(document: FullSizeDocument) -> str:

@@ -10,7 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bitvox.benchmarks.experiments import report_full_size, report_real_speech, report_voices
+from bitvox.benchmarks.experiments import (
+    report_full_size,
+    report_real_speech,
+    report_runtimes,
+    report_voices,
+)
 from bitvox.benchmarks.experiments.command import run
 from bitvox.benchmarks.experiments.results import REPOSITORY, write_text
 
@@ -51,6 +56,7 @@ def report(results: Path) -> str:
 _SECTIONS: dict[str, Callable[[Path], str]] = {
     "voices": report_voices.section,
     "real_speech": report_real_speech.section,
+    "runtimes": report_runtimes.section,
     "full_size": report_full_size.section,
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,8 +15,6 @@ from bitvox.progress import Progress, progress_on_stderr
 @contextlib.contextmanager
 def working() -> Iterator[Progress]:
     """Progress on stderr; what a library prints meanwhile goes there too, never between results."""
-    for library in ("torch.utils._pytree", "torchao"):  # they report optional parts that are not there
-        logging.getLogger(library).setLevel(logging.ERROR)
     with contextlib.redirect_stdout(sys.stderr), progress_on_stderr() as progress:
         yield progress
 
