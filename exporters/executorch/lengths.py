@@ -7,7 +7,8 @@ as it is: no padding, which the first group norm of wav2vec2-base, a mean over t
 A clip longer than the longest method is cut into windows of that length that overlap. Frames within
 `MARGIN_SECONDS` of a cut are taken from the other window, where they have context on both sides. Attention
 and that group norm see one window at a time, so that the logits of a clip in windows are not those of the
-whole. A classifier, which has one frame for all of a clip, gives the mean over the windows.
+whole. A classifier's logits are linear in the mean of all frames, so its windows do not overlap, and the mean
+over them, weighted by their frames, is that of the whole clip but for what attention sees.
 """
 
 from __future__ import annotations
@@ -68,3 +69,16 @@ def windows(samples: int, longest: int, margin: int, minimum: int, per_frame: in
         start = begin * per_frame
         yield Window(start, min(samples, start + longest), kept - begin, last)
         kept = begin + last
+
+
+def even_windows(samples: int, longest: int, minimum: int, per_frame: int) -> Iterator[Window]:
+    """Cut a clip of more than `longest` samples into windows of about one size, each frame in just one.
+
+    Arguments are those of `windows`.
+    """
+    total = frames(samples, minimum, per_frame)
+    count = -(-total // frames(longest, minimum, per_frame))
+    for index in range(count):
+        first, end = total * index // count, total * (index + 1) // count
+        start = first * per_frame
+        yield Window(start, start + minimum + (end - first - 1) * per_frame, 0, end - first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from bitvox.compiler.frontend.session import LOGITS, MODEL, SAMPLES, Array
 from bitvox.compiler.passes.plan import Kernels
 from bitvox.errors import InputError
-from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, frames, method_samples, windows
+from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, even_windows, method_samples, windows
 from bitvox.exporters.executorch.quiet import quiet
 from bitvox.runtime_kernels.adapters.executorch.library import NAMESPACE, load_library
 
@@ -44,6 +45,11 @@ class ExecutorchSession:
     """A loaded program: for each length of audio a method from samples [1, T] to logits.
 
     A method takes its memory when it is first needed and keeps it.
+
+    Attributes:
+        methods: Longest clip in samples -> the method for clips up to it.
+        rate, minimum, per_frame: Samples of a second, of the first frame, and from a frame to the next.
+        pools: Whether the logits are one row for all of a clip, as a classifier's are.
     """
 
     path: Path
@@ -52,6 +58,7 @@ class ExecutorchSession:
     rate: int
     minimum: int
     per_frame: int
+    pools: bool = False
 
     @property
     def longest(self) -> int:
@@ -73,13 +80,17 @@ class ExecutorchSession:
         """Logits [frames, outputs] of features [T]; a long clip goes in windows, see `lengths`."""
         if features.size <= self.longest:
             return self._run(features)
-        margin = MARGIN_SECONDS * self.rate
-        cut = list(windows(features.size, self.longest, margin, self.minimum, self.per_frame))
+        if self.pools:
+            cut = list(even_windows(features.size, self.longest, self.minimum, self.per_frame))
+        else:
+            margin = MARGIN_SECONDS * self.rate
+            cut = list(windows(features.size, self.longest, margin, self.minimum, self.per_frame))
         parts = [self._run(features[window.start : window.stop]) for window in cut]
-        if len(parts[0]) < frames(self.longest, self.minimum, self.per_frame):  # one frame says all of a clip
-            return np.mean(parts, axis=0, dtype=np.float32)
-        kept = [part[window.first : window.last] for part, window in zip(parts, cut, strict=True)]
-        return np.concatenate(kept)
+        if self.pools:
+            return np.average(parts, axis=0, weights=[window.last for window in cut]).astype(np.float32)
+        return np.concatenate(
+            [part[window.first : window.last] for part, window in zip(parts, cut, strict=True)]
+        )
 
     def _run(self, features: FloatArray) -> FloatArray:
         length = min(length for length in self.methods if length >= features.size)
@@ -121,9 +132,9 @@ def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
     if not methods:
         raise InputError(f"{path}: has methods {module.method_names()}; a bundle's are named by their length")
     session = ExecutorchSession(path, module, methods, *numbers)
-    # A method is loaded when it first runs: let what is missing be missing now.
-    session.run(np.zeros(session.minimum, np.float32))
-    return session
+    # A method is loaded when it first runs: let what is missing be missing now. Two frames tell a classifier.
+    logits = session.run(np.zeros(session.minimum + session.per_frame, np.float32))
+    return dataclasses.replace(session, pools=len(logits) == 1)
 
 
 def run_program(path: Path, method: str, inputs: FloatArray) -> list[FloatArray]:

@@ -26,7 +26,7 @@ from executorch.exir.schema import Double, Int, String
 
 from bitvox.exporters.executorch import exporter, session
 from bitvox.exporters.executorch.audit import DELEGATE, kernels_reached
-from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, MARGIN_SECONDS, windows
+from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, MARGIN_SECONDS, even_windows, windows
 from bitvox.exporters.executorch.program import PackedConstant, Program, kernel_calls
 from bitvox.exporters.executorch.skeleton import shipped_program, traced_skeleton, usual_forms
 from bitvox.exporters.onnx.resident import resident_weight
@@ -34,6 +34,7 @@ from bitvox.progress import no_progress
 from bitvox.store import default_store
 from bitvox.voice import read_voice
 from support import noise_clips
+from tiny_families import tiny_family
 
 MODEL = "model.pte"
 
@@ -168,6 +169,25 @@ def test_a_clip_longer_than_any_method_goes_in_windows(
     alone = loaded.run(features[second.start : second.stop])[second.first : second.last]
     first = cut[0].last - cut[0].first
     np.testing.assert_array_equal(found[first : first + len(alone)], alone)
+
+
+def test_a_long_clip_of_a_classifier_is_the_mean_of_its_frames(tmp_path: Path) -> None:
+    """In steady noise attention sees in a window what it sees in the whole clip."""
+    classifier = tiny_family("wav2vec2-keywords")
+    exporter.export_full_precision(classifier, tmp_path)
+    loaded = open_session("executorch", tmp_path, 1)
+    assert isinstance(loaded, session.ExecutorchSession) and loaded.pools
+    processor = classifier.processor
+    short = dataclasses.replace(loaded, methods={length: loaded.methods[length] for length in [64_000]})
+    features = np.random.default_rng(0).standard_normal(150_000).astype(np.float32)
+    cut = even_windows(features.size, 64_000, processor.minimum_samples, processor.samples_per_frame)
+    parts, frames = zip(
+        *((loaded.run(features[one.start : one.stop]), one.last - one.first) for one in cut), strict=True
+    )
+    assert len(parts) == 3
+    found = short.run(features)
+    np.testing.assert_allclose(found, np.average(parts, axis=0, weights=frames), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, loaded.run(features), atol=0.02)
 
 
 def test_a_program_is_the_same_bytes_again(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitvox.exporters.executorch.lengths import frames, method_name, method_samples, windows
+from bitvox.exporters.executorch.lengths import even_windows, frames, method_name, method_samples, windows
 
 
 @given(
@@ -34,6 +34,30 @@ def test_windows_keep_every_frame_once(
         assert window.start == 0 or window.first >= context
         assert first + inside >= total or inside - window.last >= context
     assert kept == list(range(total))
+
+
+@given(
+    per_frame=st.sampled_from([80, 320]),
+    minimum=st.integers(10, 700),
+    in_window=st.integers(1, 60),
+    spare=st.integers(0, 79),
+    beyond=st.integers(1, 30_000),
+)
+def test_even_windows_hold_every_frame_once_and_are_of_one_size(
+    per_frame: int, minimum: int, in_window: int, spare: int, beyond: int
+) -> None:
+    longest = minimum + (in_window - 1) * per_frame + spare
+    samples = longest + beyond
+    held = []
+    sizes = set()
+    for window in even_windows(samples, longest, minimum, per_frame):
+        assert 0 <= window.start < window.stop <= samples and window.stop - window.start <= longest
+        inside = frames(window.stop - window.start, minimum, per_frame)
+        assert (window.first, window.last) == (0, inside)
+        sizes.add(inside)
+        held += range(window.start // per_frame, window.start // per_frame + inside)
+    assert held == list(range(frames(samples, minimum, per_frame)))
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_method_says_its_length() -> None:
