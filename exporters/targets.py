@@ -30,6 +30,9 @@ TARGETS = {"onnx": "bitvox.exporters.onnx", "executorch": "bitvox.exporters.exec
 # ExecuTorch's own kernels store weights at 4 and 8 bits only.
 USUAL_KERNELS: dict[str, Kernels] = {"onnx": "stock", "executorch": "packed"}
 
+# What a site at full precision is stored as.
+FULL_PRECISION = {"onnx": "float16", "executorch": "float32"}
+
 
 class TargetCosts(Protocol):
     """The `ByteCosts` of a target, which learn from a file what no plan changes."""

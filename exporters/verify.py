@@ -9,7 +9,7 @@ import numpy as np
 from bitvox.errors import BitvoxError, InputError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.manifest import MANIFEST_NAME, Manifest
-from bitvox.exporters.packed_file import header_faults
+from bitvox.exporters.packed_file import header_faults, resident_faults
 from bitvox.exporters.runner import open_runner
 from bitvox.exporters.targets import runtime
 
@@ -43,15 +43,24 @@ def _plan_faults(bundle: Bundle) -> list[str]:
 
 def _header_faults(bundle: Bundle) -> list[str]:
     plan = bundle.manifest.quant_plan(MANIFEST_NAME)
-    if (plan.storage, plan.kernels) != ("packed", "stock"):
-        return []  # types of the runtime's own, or the kernels' layout, which they check when they load it
+    if plan.kernels == "packed":
+        return resident_faults([bundle.folder / name for name in bundle.manifest.files], plan)
+    if plan.storage != "packed":
+        return []  # types of the runtime's own
     files = [bundle.folder / name for name in bundle.manifest.files if name.endswith(_PACKED_SUFFIX)]
     return [fault for path in files for fault in header_faults(path, plan)]
 
 
 def _missing_operators(bundle: Bundle) -> list[str]:
-    missing = runtime(bundle.manifest.target, bundle.folder).missing_operators(bundle.manifest.operators)
-    return [f"operator {name}: not in the runtime here" for name in missing]
+    target = runtime(bundle.manifest.target, bundle.folder)
+    missing = target.missing_operators(bundle.manifest.operators)
+    findings = [f"operator {name}: not in the runtime here" for name in missing]
+    if missing and bundle.manifest.plan.get("kernels") == "packed":
+        try:
+            target.require_kernels("packed")
+        except InputError as error:
+            findings.append(str(error))
+    return findings
 
 
 def _run_faults(bundle: Bundle) -> list[str]:

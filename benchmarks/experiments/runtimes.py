@@ -230,7 +230,7 @@ def _pairs(setting: Setting, request: CompileRequest, voice: Voice, scratch: Pat
         folder = scratch / f"same-plan-{index}"
         folder.mkdir()
         followed = plan.replace(target=way.target, kernels=way.kernels)
-        fill_bundle(own, followed, folder, False, no_progress)
+        fill_bundle(own, followed, folder, False, default_store(), no_progress)
         texts[way] = _listen(folder, drawn)
     for first, second in itertools.combinations(WAYS, 2):
         yield PairRow(

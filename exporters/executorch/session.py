@@ -126,12 +126,14 @@ def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
             methods = {
                 length: name for name in module.method_names() if (length := method_samples(name)) is not None
             }
-            numbers = [int(module.run_method(name, ())[0]) for name in (RATE, MINIMUM, PER_FRAME)]
+            rate, minimum, per_frame = (
+                int(module.run_method(name, ())[0]) for name in (RATE, MINIMUM, PER_FRAME)
+            )
         except RuntimeError as error:
             raise InputError(f"{path}: ExecuTorch refuses it: {told.reason(error)}") from error
     if not methods:
         raise InputError(f"{path}: has methods {module.method_names()}; a bundle's are named by their length")
-    session = ExecutorchSession(path, module, methods, *numbers)
+    session = ExecutorchSession(path, module, methods, rate, minimum, per_frame)
     # A method is loaded when it first runs: let what is missing be missing now. Two frames tell a classifier.
     logits = session.run(np.zeros(session.minimum + session.per_frame, np.float32))
     return dataclasses.replace(session, pools=len(logits) == 1)

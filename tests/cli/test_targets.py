@@ -15,7 +15,7 @@ from command_line import Captured, document, one_line
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
 
 from bitvox.cli import run
-from bitvox.exporters.manifest import MANIFEST_NAME
+from bitvox.exporters.manifest import MANIFEST_NAME, Manifest
 from bitvox.runtime_kernels.adapters.executorch import library as executorch_library
 from bitvox.runtime_kernels.adapters.onnxruntime import library as onnxruntime_library
 from support import write_tiny_checkpoint
@@ -161,6 +161,25 @@ def test_a_newer_format_asks_for_an_upgrade(copy: Path, voice: Path, capsys: Cap
     for command in (["transcribe", str(copy), str(voice)], ["verify", str(copy)], ["inspect", str(copy)]):
         line = one_line(capsys, command, 2)
         assert "was written by a newer bitvox" in line and "upgrade" in line
+
+
+def test_a_plan_that_the_weights_do_not_follow_is_a_finding(way: str, copy: Path, capsys: Captured) -> None:
+    """A manifest that was written anew, checksum included, and says another width."""
+    manifest = Manifest.read(copy)
+    plan = manifest.quant_plan("plan")
+    site = next(entry for entry in plan.sites if entry.bits)
+    other = plan.replace(sites=tuple(e.replace(bits=6) if e is site else e for e in plan.sites))
+    manifest.model_copy(update={"plan": Manifest.plan_document(other)}).write(copy)
+    if way == "executorch stock":
+        return  # widths are inside XNNPACK's own constants
+    (finding,) = document(capsys, ["verify", str(copy)], code=1)["findings"]
+    assert re.fullmatch(r"packed weights: \d+ of 8 bits; the plan says 1 of 6 bits, \d+ of 8 bits", finding)
+
+
+def test_inspect_says_what_full_precision_is_stored_as(way: str, compiled: Path, capsys: Captured) -> None:
+    sites = document(capsys, ["inspect", str(compiled)])["sites"]
+    stored = {row["how"].split(",")[0] for row in sites if row["bits"] is None}
+    assert stored == {"float16" if way.startswith("onnx") else "float32"}
 
 
 @pytest.mark.parametrize("fault", ["missing", "of another machine", "no library"])
