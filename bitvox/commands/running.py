@@ -144,8 +144,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    """A byte-level vocabulary can write line breaks."""
-    return " ".join(text.split())
+    """A byte-level vocabulary can write line breaks, and what moves a terminal's cursor."""
+    return printable(" ".join(text.split()))
 
 
 def verify_command(bundle: BundleArgument, json: JsonOption = False) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bitvox.compiler.frontend.byte_tokens import join_pieces, unpack_pieces
 from bitvox.compiler.frontend.decoding import DecodingOptions, Task, Transcription
-from bitvox.compiler.frontend.graph_decoder import GraphDecoder
+from bitvox.compiler.frontend.graph_decoder import MAX_ROWS, GraphDecoder
 from bitvox.compiler.frontend.long_form import Listener, transcribe
 from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.compiler.frontend.session import Array, Session
@@ -199,8 +199,8 @@ class WhisperProcessor(Processor):
             raise InputError(f"task {options.task!r}: this model knows {known}")
         if options.timestamps and self.no_timestamps is None:
             raise InputError("timestamps: this model writes none; leave them out")
-        if options.beams < 1:
-            raise InputError(f"beams {options.beams}: a search keeps at least 1")
+        if not 1 <= options.beams <= MAX_ROWS:
+            raise InputError(f"beams {options.beams}: a search keeps 1 to {MAX_ROWS}")
         if options.max_tokens is not None and options.max_tokens < 1:
             raise InputError(f"max_tokens {options.max_tokens}: a transcript may have at least 1")
         if options.previous_text and self.previous is None:

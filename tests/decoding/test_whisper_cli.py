@@ -58,6 +58,15 @@ def test_an_encoder_decoder_goes_the_whole_road(tmp_path: Path, voice: Path) -> 
     assert run("verify", bundle)["findings"] == []
     assert run("inspect", bundle)["total"] == compiled["bytes"]
     assert len(run("transcribe", bundle, voice)["transcripts"]) == 5
+    asked = ["--language", "german", "--task", "translate", "--timestamps", "--beams", 2]
+    [found] = run("transcribe", bundle, voice / "4.wav", *asked)["transcripts"]
+    assert found["language"] == "de"
+    assert found["text"] == " ".join(part["text"] for part in found["segments"])
+    times = [part[edge] for part in found["segments"] for edge in ("start", "end")]
+    assert times == sorted(times)
+    assert times[-1] <= found["seconds"]
+    refused = CliRunner().invoke(app, ["transcribe", str(bundle), str(voice), "--language", "klingon"])
+    assert "language 'klingon': this model knows de, en, zh" in str(refused.exception)
     judged = run("eval", bundle, "--data", voice, "--checkpoint", checkpoint)
     assert judged["comparison"]["word_error_rate"]["length"] > 0
     assert run("bench", bundle, "--seconds", "0.5", "--checkpoint", checkpoint)["time_ratio"]["median"] > 0

@@ -98,7 +98,8 @@ def test_a_language_goes_by_its_code_or_its_name(checkpoint: Path, asked: str) -
         (DecodingOptions(language="klingon"), "'klingon': this model knows de, en, zh"),
         (DecodingOptions(language="fr"), "'fr': this model knows de, en, zh"),
         (DecodingOptions(task="sing"), "'sing': this model knows transcribe, translate"),  # type: ignore[arg-type]
-        (DecodingOptions(beams=0), "beams 0"),
+        (DecodingOptions(beams=0), "beams 0: a search keeps 1 to 16"),
+        (DecodingOptions(beams=17), "beams 17: a search keeps 1 to 16"),
         (DecodingOptions(max_tokens=0), "max_tokens 0"),
     ],
 )
