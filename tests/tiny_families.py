@@ -17,6 +17,7 @@ import transformers
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from transformers import (
+    ASTFeatureExtractor,
     ParakeetFeatureExtractor,
     ParakeetTokenizer,
     SeamlessM4TFeatureExtractor,
@@ -79,6 +80,9 @@ class TinyFamily:
     @property
     def extractor(self) -> Any:
         """transformers' own, which makes the model input."""
+        if self.reads_patches:
+            lengths = {"num_mel_bins": self.changes["num_mel_bins"], "max_length": self.changes["max_length"]}
+            return ASTFeatureExtractor(**lengths)
         if self.writes_pieces:
             return ParakeetFeatureExtractor(feature_size=self.changes["num_mel_bins"])
         return SeamlessM4TFeatureExtractor() if self.reads_mel else Wav2Vec2FeatureExtractor()
@@ -86,16 +90,21 @@ class TinyFamily:
     def read(self, samples: npt.NDArray[np.float32]) -> torch.Tensor:
         """The model input that transformers makes of samples, without frames that it masks."""
         # By default the extractor makes the number of frames even, which is for batches.
-        options = {"pad_to_multiple_of": None} if self.reads_mel else {}
+        options = {"pad_to_multiple_of": None} if "Bert" in self.architecture else {}
         inputs = self.extractor(samples, sampling_rate=16000, return_tensors="pt", **options)
-        if not self.reads_mel:
+        if "input_values" in inputs:
             return inputs["input_values"]
         return inputs["input_features"][:, inputs["attention_mask"][0].bool()]
 
     @property
     def reads_mel(self) -> bool:
         """Whether it reads log-mel features, and so has no convolutions over the waveform."""
-        return "Bert" in self.architecture or self.writes_pieces
+        return "Bert" in self.architecture or self.writes_pieces or self.reads_patches
+
+    @property
+    def reads_patches(self) -> bool:
+        """Whether it reads a window of features in patches."""
+        return self.architecture.startswith("AST")
 
     @property
     def writes_pieces(self) -> bool:
@@ -263,6 +272,20 @@ TINY["parakeet-bare"] = TinyFamily(
         "attention_bias": False,
         "convolution_bias": False,
         "scale_input": False,
+    },
+)
+
+# patches + 2 * sites of a layer + head
+TINY["spectrogram"] = TinyFamily(
+    "ASTForAudioClassification",
+    "ASTConfig",
+    1 + 2 * 6 + 1,
+    {
+        "num_mel_bins": 40,
+        "max_length": 90,
+        "patch_size": 8,
+        "frequency_stride": 5,
+        "time_stride": 6,
     },
 )
 

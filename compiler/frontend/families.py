@@ -6,6 +6,7 @@ from bitvox.compiler.frontend import (
     data2vec,
     hubert,
     parakeet,
+    spectrogram,
     wav2vec2,
     wav2vec2_bert,
     wav2vec2_conformer,
@@ -14,7 +15,17 @@ from bitvox.compiler.frontend import (
 )
 from bitvox.compiler.frontend.family import Family
 
-_FILES = (wav2vec2, hubert, wavlm, data2vec, wav2vec2_conformer, wav2vec2_bert, parakeet, whisper)
+_FILES = (
+    wav2vec2,
+    hubert,
+    wavlm,
+    data2vec,
+    wav2vec2_conformer,
+    wav2vec2_bert,
+    parakeet,
+    whisper,
+    spectrogram,
+)
 
 FAMILIES: dict[str, Family] = {family.architecture: family for file in _FILES for family in file.FAMILIES}
 

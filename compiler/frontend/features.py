@@ -5,6 +5,7 @@ The filter bank of Kaldi (Povey et al. 2011), as checkpoints that read log-mel f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -67,16 +68,27 @@ class LogMel(BaseModel):
 
     def _energies(self, samples: FloatArray) -> _Doubles:
         """Energy in each mel filter, [windows, bins]."""
+        frames = KaldiFrames(self.window, self.hop, self.points, self.preemphasis)
         scaled = samples.astype(np.float64) * _FULL_SCALE
-        windows = np.lib.stride_tricks.sliding_window_view(scaled, self.window)[:: self.hop]
+        return frames.energies(scaled, _povey(self.window), self.sampling_rate, self.bins, self.lowest)
+
+
+@dataclass(frozen=True)
+class KaldiFrames:
+    """Windows that lie wholly inside a clip, each without its mean; fields as in `LogMel`."""
+
+    window: int
+    hop: int
+    points: int
+    preemphasis: float
+
+    def energies(self, samples: _Doubles, shape: _Doubles, rate: int, bins: int, lowest: float) -> _Doubles:
+        """Energy in each mel filter, [windows, bins], of samples [T] under a window of that shape."""
+        windows = np.lib.stride_tricks.sliding_window_view(samples, self.window)[:: self.hop]
         windows = windows - windows.mean(axis=1, keepdims=True)
         before = np.concatenate((windows[:, :1], windows[:, :-1]), axis=1)
-        shaped = (windows - self.preemphasis * before) * _povey(self.window)
-        spectrum = np.fft.rfft(shaped, self.points)
-        return (spectrum.real**2 + spectrum.imag**2) @ self._filters()
-
-    def _filters(self) -> _Doubles:
-        return _triangles(self.sampling_rate, self.points, self.bins, self.lowest)
+        spectrum = np.fft.rfft((windows - self.preemphasis * before) * shape, self.points)
+        return (spectrum.real**2 + spectrum.imag**2) @ _triangles(rate, self.points, bins, lowest)
 
 
 @cache

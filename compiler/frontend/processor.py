@@ -15,6 +15,7 @@ from bitvox.compiler.frontend.features import LogMel
 from bitvox.compiler.frontend.functions import FunctionProcessor
 from bitvox.compiler.frontend.parakeet_features import CentredLogMel
 from bitvox.compiler.frontend.processor_base import Processor
+from bitvox.compiler.frontend.spectrogram_features import PaddedLogMel
 from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 
 FloatArray = npt.NDArray[np.float32]
@@ -86,10 +87,28 @@ class ClassifierProcessor(Processor):
         return self.labels[int(logits[0].argmax())]
 
 
+class MelClassifierProcessor(ClassifierProcessor):
+    """The label of a clip that is read as a window of log-mel features.
+
+    Attributes:
+        mel: How samples become features; `normalise` has no part in it.
+    """
+
+    mel: PaddedLogMel
+
+    def input_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape [frames, bins] of the features."""
+        return self.mel.shape(samples)
+
+    def features(self, samples: FloatArray) -> FloatArray:
+        """Model input [frames, bins] from samples [T] at `sampling_rate`."""
+        return self.mel.features(samples)
+
+
 def _kind(value: Any) -> str:
     fields = value if isinstance(value, dict) else type(value).model_fields
     if "labels" in fields:
-        return "classifier"
+        return "mel-classifier" if "mel" in fields else "classifier"
     if "positions" in fields:
         return "whisper"
     if "decode_by" in fields:
@@ -101,6 +120,7 @@ AnyProcessor = Annotated[
     Annotated[CTCProcessor, Tag("ctc")]
     | Annotated[MelCTCProcessor, Tag("mel")]
     | Annotated[ClassifierProcessor, Tag("classifier")]
+    | Annotated[MelClassifierProcessor, Tag("mel-classifier")]
     | Annotated[WhisperProcessor, Tag("whisper")]
     | Annotated[FunctionProcessor, Tag("functions")],
     Discriminator(_kind),

@@ -176,10 +176,15 @@ def _load_ctc(architecture: str, folder: Path) -> tuple[torch.nn.Module, AnyProc
 def _load_classifier(architecture: str, folder: Path) -> tuple[torch.nn.Module, AnyProcessor]:
     module = load_weights(architecture, folder)
     config = module.config
+    return module, ClassifierProcessor(**_front_end(folder, config), labels=class_labels(folder, config))
+
+
+def class_labels(folder: Path, config: PreTrainedConfig) -> tuple[str, ...]:
+    """The label of each output; InputError where two have the same."""
     labels = tuple(config.id2label[index] for index in range(config.num_labels))
     if len(set(labels)) < len(labels):
         raise InputError(f"model '{folder}': id2label in config.json gives one label to two outputs")
-    return module, ClassifierProcessor(**_front_end(folder, config), labels=labels)
+    return labels
 
 
 def require_extractor(folder: Path) -> None:
