@@ -100,8 +100,9 @@ class SiteWriter:
         Returns the names of the tokens and of the rows.
         """
         if weight.resident:
-            channels = {"N": weight.packed.site.channels}
-            self._writer.op("NBitLookup", [tokens, weight.planes[0]], output, channels, domain=DOMAIN)
+            channels, depth = weight.packed.site.shape
+            sizes = {"N": channels, "K": depth}
+            self._writer.op("NBitLookup", [tokens, weight.planes[0]], output, sizes, domain=DOMAIN)
         elif not isinstance(weight.packed.weight, PackedTensor):
             rows = self._writer.op("Gather", [weight.planes[0], tokens])
             self._writer.op("Cast", [rows], output, attributes={"to": ir.DataType.FLOAT})

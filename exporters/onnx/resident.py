@@ -2,6 +2,7 @@
 mapped.
 
     bitvox:NBitLinear(x, weight, bias?), bitvox:NBitConv1d(x, weight, bias?)
+    bitvox:NBitLookup(tokens, weight) of a weight that an NBitLinear reads too
 
 The layout is the one of `runtime_kernels/README.md`, the same for every instruction set. The library asks for
 64-byte alignment, which the data file grants.

@@ -26,6 +26,7 @@ from bitvox.exporters.onnx.build import write_model
 from bitvox.exporters.onnx.exporter import prove
 from bitvox.exporters.onnx.session import open_session
 from bitvox.exporters.onnx.skeleton import build_skeleton
+from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 from support import PackedCosts
 
 RATE = 16_000
@@ -169,6 +170,25 @@ def test_every_width_agrees_at_every_site(
         assert {report.kernels[name] for name in integer} <= INTEGER
         modes = {plan.site(site.name).activations for site in model.sites if site.role == "decoder"}
         assert modes == {"dynamic"}
+
+
+@pytest.mark.skipif(not library_path().is_file(), reason="the operator library was not built")
+def test_packed_kernels_agree_at_every_site_and_look_up_the_weight_that_they_multiply(
+    tmp_path: Path, model: SpeechModel, skeleton: bytes
+) -> None:
+    for bits in WIDTHS:
+        plan = plan_at(model, bits, "static", "packed")
+        packed = lower(model, plan)
+        folder = tmp_path / str(bits)
+        folder.mkdir()
+        written = write_model(skeleton, packed, folder)
+        report = prove(model, packed, written, clip(2), allow_float=False)
+        assert report.parity.worst[1] < 1e-3
+        assert {kernel.split()[0] for kernel in report.kernels.values()} == {"NBitLinear", "NBitConv1d"}
+        step = onnx.load(folder / "step.onnx", load_external_data=False).graph
+        (lookup,) = (node for node in step.node if node.op_type == "NBitLookup")
+        readers = [node.op_type for node in step.node if lookup.input[1] in node.input]
+        assert sorted(readers) == ["NBitLinear", "NBitLookup"]
 
 
 def test_a_tied_weight_is_stored_once(tmp_path: Path, model: SpeechModel, skeleton: bytes) -> None:

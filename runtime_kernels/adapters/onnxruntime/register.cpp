@@ -8,6 +8,7 @@
 #include "instance_norm.h"
 #include "nbit_conv1d.h"
 #include "nbit_linear.h"
+#include "nbit_lookup.h"
 
 #if defined(_WIN32)
 #define BITVOX_EXPORT extern "C" __declspec(dllexport)
@@ -75,14 +76,16 @@ struct Registry {
     Threads threads;
     Operator<NBitLinear> linear;
     Operator<NBitConv1d> conv1d;
+    Operator<NBitLookup> lookup;
     Operator<InstanceNorm1d> norm;
     OrtCustomOpDomain* domain = nullptr;
 
     Registry(const OrtApi& api, int count)
-        : threads(count), linear(api, threads), conv1d(api, threads), norm(api, threads) {
+        : threads(count), linear(api, threads), conv1d(api, threads), lookup(api, threads), norm(api, threads) {
         require(api, api.CreateCustomOpDomain(kDomain, &domain));
         require(api, api.CustomOpDomain_Add(domain, &linear));
         require(api, api.CustomOpDomain_Add(domain, &conv1d));
+        require(api, api.CustomOpDomain_Add(domain, &lookup));
         require(api, api.CustomOpDomain_Add(domain, &norm));
     }
 };

@@ -98,6 +98,11 @@ NBIT_API nbit_status nbit_pack_from_planes(const nbit_shape* shape, const uint8_
 /* Reads and checks the header of a packed buffer. */
 NBIT_API nbit_status nbit_inspect(const void* packed, size_t packed_bytes, nbit_shape* shape);
 
+/* Rows [count, K] of a weight packed with taps 1, as floats: y[i] = (code - zero) * scale of row rows[i].
+ * NBIT_BAD_SHAPE for a row that the weight does not have. */
+NBIT_API nbit_status nbit_lookup(const void* packed, size_t packed_bytes, const int64_t* rows, int64_t count,
+                                 float* y);
+
 /* ---- Threads ---- */
 
 typedef struct nbit_pool nbit_pool;
