@@ -27,7 +27,7 @@ from torch.nn import functional
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
 from bitvox.benchmarks.experiments.command import results_file, run
-from bitvox.benchmarks.experiments.ladder import measure_ladder
+from bitvox.benchmarks.experiments.ladder import Ladder, measure_ladder
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import (
     REPOSITORY,
@@ -50,13 +50,15 @@ from bitvox.compiler.passes.quantizer import quantise_module
 from bitvox.errors import RequestError
 from bitvox.planning import allocated_plan, byte_costs, plan_for
 from bitvox.progress import Progress, no_progress
-from bitvox.request import CompileRequest
+from bitvox.request import CompileRequest, Order
 from bitvox.store import FileStore, default_store
 from bitvox.voice import Voice, read_voice
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
-BITS = (2.5, 3.0, 2.2, 4.0, 3.5, 5.0, 6.0, 8.0)
+BITS = (2.2, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 SEED = 0
+
+_ORDERS: tuple[Order, ...] = ("ascending", "descending")
 
 # A quarter is kept to judge agreement with; 32 calibrate.
 _CALIBRATION_CLIPS = 42
@@ -149,9 +151,14 @@ def head_to_head(
         widest = plan_for(judge.voice, replace(base, budget=1 << 40), store, no_progress)
         ladder = measure_ladder(judge.voice, widest)
         requests: list[tuple[float | None, CompileRequest | None]] = [(None, None)]
-        for bits in setting.bits:
-            budget, _ = ladder.at_average(bits)
-            requests += [(bits, request) for request in _methods(replace(base, budget=budget))]
+        gptq = replace(base, rounding="gptq")
+        budgets = [
+            (judge.budget(base, ladder, average), judge.budget(gptq, ladder, average))
+            for average in setting.bits
+        ]
+        # Method by method: a method's budgets share what it measures.
+        for same in zip(*(_methods(base, *pair) for pair in budgets), strict=True):
+            requests += zip(setting.bits, same, strict=True)
         keys = [_key(setting, fingerprint, request) for _, request in requests]
         notebook.keep(keys)
         for number, (key, (bits, request)) in enumerate(zip(keys, requests, strict=True)):
@@ -165,19 +172,21 @@ def head_to_head(
     return document
 
 
-def _methods(base: CompileRequest) -> Iterator[CompileRequest]:
-    """What is compared at one budget."""
+def _methods(base: CompileRequest, budget: int, named: int) -> Iterator[CompileRequest]:
+    """What is compared at one budget; `named` has room for a manifest that names a rounding, site by site."""
+    base = replace(base, budget=budget)
     yield replace(base, method="uniform")
-    for order in ("ascending", "descending"):
-        for calibration in ("min-max", "cosine"):
-            yield replace(base, method="myqasr", order=order, calibration=calibration)
     yield replace(base, method="auto")
+    for order in _ORDERS:
+        yield replace(base, method="myqasr", order=order)
+    for order in _ORDERS:
+        yield replace(base, method="myqasr", order=order, rounding="gptq")
+    yield replace(base, method="uniform", rounding="gptq", budget=named)
+    for order in _ORDERS:
+        yield replace(base, method="myqasr", order=order, calibration="cosine")
+    yield replace(base, method="auto", rounding="nearest")
     yield replace(base, method="auto", effort="quick")
     yield replace(base, method="auto", effort="max")
-    yield replace(base, method="auto", rounding="nearest")
-    yield replace(base, method="uniform", rounding="gptq")
-    for order in ("ascending", "descending"):
-        yield replace(base, method="myqasr", order=order, rounding="gptq")
 
 
 def _key(setting: Setting, fingerprint: str, request: CompileRequest | None) -> str:
@@ -201,6 +210,13 @@ class _Judge:
         self.said = [utterance.text or "" for utterance in judged.utterances]
         self.speakers, _ = clusters(judged.utterances)
         self.full = [voice.model.processor.decode(one.numpy()) for one in self.expected]
+
+    def budget(self, base: CompileRequest, ladder: Ladder, bits: float) -> int:
+        """Bytes of the bundle of one width, or as far between two as `bits` is."""
+        if not bits.is_integer():
+            return ladder.at_average(bits)[0]
+        uniform = replace(base, method="uniform", budget=ladder.only(int(bits)))
+        return allocated_plan(self.voice, uniform, self.store, no_progress).total_bytes
 
     def row(self, key: str, bits: float | None, request: CompileRequest | None) -> HeadRow:
         """A finished row; without a request, that of full precision."""
@@ -246,7 +262,7 @@ class _Judge:
                 "commit": commit(),
                 "words": Errors.of(metrics.error_rate(ours, self.speakers)),
                 "difference": Rate.of(metrics.rate_difference(ours, full, self.speakers)),
-                "divergence": round(_divergence(logits, self.expected), 6),
+                "divergence": round(_divergence(logits, self.expected), 9),
                 "texts": texts,
                 **fields,
             }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bitvox.benchmarks.experiments import (
     report_full_size,
+    report_head_to_head,
     report_real_speech,
     report_runtimes,
     report_voices,
@@ -28,9 +29,9 @@ Written by `python -m bitvox.benchmarks.experiments.report` from `benchmarks/res
 
 Error rates are corpus-level (all errors over all words) on texts that are case-folded and without
 punctuation, after greedy decoding without a language model. Intervals are 95 %, by bootstrap over speakers
-(2,000 draws); a difference to full precision is paired: both see the same draws. Activations are 8-bit with
-calibrated ranges in every quantised row. Bytes are those of all files of a bundle, by `os.stat`; MB is 10^6
-bytes, MiB 2^20."""
+(2,000 draws); a difference to full precision is paired: both see the same draws. Where a section does not say
+otherwise, activations are 8-bit with calibrated ranges in every quantised row. Bytes are those of all files
+of a bundle, by `os.stat`; MB is 10^6 bytes, MiB 2^20."""
 
 _SOURCES = """## Sources of the recordings
 
@@ -56,6 +57,8 @@ def report(results: Path) -> str:
 _SECTIONS: dict[str, Callable[[Path], str]] = {
     "voices": report_voices.section,
     "real_speech": report_real_speech.section,
+    "head_to_head_dev": report_head_to_head.section,
+    "head_to_head_test": report_head_to_head.section,
     "runtimes": report_runtimes.section,
     "full_size": report_full_size.section,
 }

