@@ -46,7 +46,7 @@ Weight measure(const nbit_shape& s) {
     const int groups = s.group ? s.depth / s.group : 1;
     const bool steps = s.scale_type == NBIT_SCALE_STEPS;
     w.groups = steps ? 1 : groups;
-    w.group_blocks = w.groups > 1 || (s.group && !steps) ? s.group / kBlockDepth : w.k_blocks;
+    w.group_blocks = s.group && !steps ? s.group / kBlockDepth : w.k_blocks;
     w.step_groups = steps ? groups : 0;
     while (steps && kBlockDepth << w.step_shift < s.group) ++w.step_shift;
     w.column_blocks = int(ceil_div(s.outputs, kBlockColumns));

@@ -61,7 +61,8 @@ void packed_tile(const Tile& t, int bits, int rows, int blocks) {
             const uint8_t* steps = t.steps + column / kBlockColumns * t.step_stride;
             const int step =
                 steps[(k / kBlockDepth >> t.step_shift) * kBlockColumns + column % kBlockColumns];
-            return (code - (1 << (bits - 1))) * step + 128;
+            // A byte, also where a damaged file holds a step that is too large.
+            return int(uint8_t((code - (1 << (bits - 1))) * step + 128));
         };
         for (int row = 0; row < rows; ++row) finish(t, row, column, columns, code);
         if (rows > 0) continue;
