@@ -20,9 +20,10 @@ TRIED = {
         " deliver codes. Row sums run in two chains instead of one."
     ),
     "ours 8 against the best int8 peer": (
-        "At 8 bits nothing is saved but the unpacking, and all read the same bytes. Even tiles, row"
-        " blocks and prefetching brought it to a few per cent; the fastest peer differs from shape to"
-        " shape."
+        "At 8 bits nothing is saved but the unpacking, and all read the same bytes; even tiles, row"
+        " blocks and prefetching brought it to a few per cent. Where the CPU has AMX, ONNX Runtime"
+        " multiplies by it also beside our avx512vnni path, which such a CPU takes only when forced; the"
+        " peers without AMX are behind there."
     ),
     "ours 4 against the best int4 peer": (
         "At large M both multiply 8-bit codes at the peak of the CPU; only the unpacking differs, 1 to 2 %."
@@ -75,7 +76,8 @@ TRIED = {
     "extractor convolutions against QLinearConv": (
         "Ours take and give float frames in [N, T]: quantising them and transposing the result take what"
         " the multiplication gains, while QLinearConv is fed 8-bit codes. With activations calibrated"
-        " (column `ours 8 calibrated`) finding the largest value falls away, which is 2 to 4 %."
+        " (column `ours 8 calibrated`) finding the largest value falls away, which is 2 to 4 %. Where the"
+        " CPU has AMX, QLinearConv multiplies by it also beside our avx512vnni path."
     ),
     "two threads against one": (
         "Wall time of the best rounds. Threads own a contiguous share each, so that caches stay warm, and"
