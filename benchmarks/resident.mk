@@ -1,6 +1,6 @@
-# A full-size model with packed weights beside ONNX Runtime's own float and int8.
+# A full-size model with packed weights beside the float and int8 of both runtimes.
 
-.PHONY: bench-packed-onnx
+.PHONY: bench-packed
 
-bench-packed-onnx: $(READY)
+bench-packed: $(READY)
 	$(PY) -m bitvox.benchmarks.resident

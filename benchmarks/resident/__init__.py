@@ -1,1 +1,1 @@
-"""A full-size model whose weights stay in n bits in memory, beside ONNX Runtime's own float and int8."""
+"""A full-size model whose weights stay in n bits in memory, beside the float and int8 of both runtimes."""

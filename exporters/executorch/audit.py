@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import RequestError
-from bitvox.exporters.executorch.graph import SiteForm
+from bitvox.exporters.executorch.graph import SiteForm, filters_waveform
 from bitvox.exporters.executorch.program import (
     NAMESPACE,
     PackedConstant,
@@ -65,6 +65,8 @@ def longest_kernel(site: Site, plan: QuantPlan) -> str:
     entry = plan.site(site.name)
     if plan.computes_packed(entry):
         return f"{NAMESPACE}{site.operator}"
+    if plan.kernels == "packed" and filters_waveform(site):
+        return f"{NAMESPACE}wave_conv1d"
     return DELEGATE
 
 

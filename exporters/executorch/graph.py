@@ -17,6 +17,8 @@ import torch
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.lowering.packed import PackedModel, PackedSite, PackedTensor
 from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.exporters.executorch.norms import fuse_norms, only_gelu
+from bitvox.exporters.executorch.products import plain_products
 from bitvox.exporters.executorch.program import placeholder
 from bitvox.exporters.executorch.stock import StockSite
 from bitvox.runtime_kernels.adapters.executorch import operators  # noqa: F401 - registers them
@@ -90,14 +92,15 @@ def write_forms(
     module = traced.module()
     graph = module.graph
     values: list[tuple[torch.fx.Node, torch.fx.Node, str]] = []
+    packed = any(form.is_operator for form in forms)
     for node in _site_nodes(graph):
         index = node.args[1]
         assert isinstance(index, int)
         form = forms[index]
-        gelu = _only_gelu(node) if form.is_operator else None
+        gelu = only_gelu(node) if form.is_operator else None
         activation = "none" if gelu is None else "gelu"
         with graph.inserting_before(node):
-            written = _write(module, node, index, form, activation)
+            written = _write(module, node, index, form, activation, packed)
         for replaced in (gelu, node):
             if replaced is not None:
                 replaced.replace_all_uses_with(written)
@@ -105,6 +108,9 @@ def write_forms(
         source = written.args[0]
         assert isinstance(source, torch.fx.Node)
         values.append((source, written, activation))
+    if packed:
+        fuse_norms(graph)
+        plain_products(graph)
     exposed = _expose(graph, values) if expose else ()
     graph.lint()
     module.recompile()
@@ -116,18 +122,15 @@ def _site_nodes(graph: torch.fx.Graph) -> list[torch.fx.Node]:
     return [node for node in graph.nodes if node.target in sites]
 
 
-def _only_gelu(node: torch.fx.Node) -> torch.fx.Node | None:
-    """The exact GELU that alone reads a site's output, which the operator then computes too."""
-    readers = list(node.users)
-    if len(readers) != 1 or readers[0].target != _aten.gelu.default:
-        return None
-    exact = readers[0].kwargs.get("approximate", "none") == "none" and len(readers[0].args) == 1
-    return readers[0] if exact else None
-
-
 def _write(
-    module: torch.fx.GraphModule, node: torch.fx.Node, index: int, form: SiteForm, activation: str
+    module: torch.fx.GraphModule,
+    node: torch.fx.Node,
+    index: int,
+    form: SiteForm,
+    activation: str,
+    packed: bool,
 ) -> torch.fx.Node:
+    """`packed`: bitvox's library will be there, also for a site that is not quantised."""
     graph, site, x = module.graph, form.site, node.args[0]
     if form.stock is not None:
         module.add_submodule(f"site{index}", form.stock)
@@ -150,8 +153,20 @@ def _write(
     if site.conv is None:
         return graph.call_function(_aten.linear.default, (x, weight, bias))
     conv = site.conv
+    if packed and filters_waveform(site):
+        return graph.call_function(torch.ops.bitvox.wave_conv1d.default, (x, weight, bias, conv.stride))
     options = ([conv.stride], [conv.padding], [conv.dilation], conv.groups)
     return graph.call_function(_aten.conv1d.default, (x, weight, bias, *options))
+
+
+def filters_waveform(site: Site) -> bool:
+    """Whether a site is a convolution that `bitvox::wave_conv1d` computes: over samples, without padding.
+
+    XNNPACK takes it for a depthwise one, of one channel with hundreds of outputs, and is ten times slower.
+    """
+    if site.conv is None or site.shape[1] != 1 or site.conv.stride > site.shape[2]:
+        return False
+    return (site.conv.padding, site.conv.dilation, site.conv.groups) == (0, 1, 1)
 
 
 def _constant(module: torch.fx.GraphModule, name: str, value: torch.Tensor) -> torch.fx.Node:

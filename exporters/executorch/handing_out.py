@@ -28,8 +28,9 @@ def hand_out(program: torch.export.ExportedProgram, sites: int) -> tuple[Exposed
             found.update(_delegated(program, node))
         elif "bitvox" in str(node.target):
             index = _site_of(program, node.args[1])
-            activation = next(argument for argument in node.args if isinstance(argument, str))
-            found[index] = (node.args[0], node, activation)
+            if index is not None:
+                activation = next((argument for argument in node.args if isinstance(argument, str)), "none")
+                found[index] = (node.args[0], node, activation)
     if len(found) != sites:
         return None
     values = [found[index] for index in range(sites)]
@@ -74,5 +75,7 @@ def _user_inputs(program: Any) -> list[str]:
     return list(program.graph_signature.user_inputs)
 
 
-def _site_of(program: torch.export.ExportedProgram, weight: Any) -> int:
-    return int(program.graph_signature.inputs_to_buffers[weight.name].removeprefix(WEIGHT_NAME))
+def _site_of(program: torch.export.ExportedProgram, weight: Any) -> int | None:
+    """The site whose weight a call is given, if it is one's."""
+    name = program.graph_signature.inputs_to_buffers.get(weight.name, "")
+    return int(name.removeprefix(WEIGHT_NAME)) if name.startswith(WEIGHT_NAME) else None

@@ -165,9 +165,8 @@ def _filled(
     plan.values = list(plan.values)
     plan.chains = copy.deepcopy(plan.chains)
     for name, call in kernel_calls(plan):
-        if name.startswith(NAMESPACE):
-            position = constant_of(plan, call.args[1])
-            assert position is not None, "a site's weight is no constant"
+        position = constant_of(plan, call.args[1]) if name.startswith(NAMESPACE) else None
+        if position is not None and position in site_at:
             constant = constants[site_at[position]]
             weight = copy.copy(plan.values[call.args[1]].val)
             assert isinstance(weight, Tensor)

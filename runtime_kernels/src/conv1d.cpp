@@ -132,6 +132,13 @@ Span span_of(const Plan& p, int64_t frame, int frames) {
     return s;
 }
 
+// Frames of one channel for reading or (1) writing. The next channel's are too far away for a CPU to foresee.
+template <int writing>
+void prefetch_frames(const float* frames, int count) {
+    constexpr int kLineFrames = kLineBytes / int(sizeof(float));
+    for (int f = 0; f < count; f += kLineFrames) __builtin_prefetch(frames + f, writing);
+}
+
 // Returns the scale of the run.
 float quantise_run(const nbit_conv1d_call& call, const Plan& p, const float* x, const Span& span,
                    Buffers& b) {
@@ -144,6 +151,7 @@ float quantise_run(const nbit_conv1d_call& call, const Plan& p, const float* x, 
     if (call.x_scale == 0) {
         uint32_t largest = 0;
         for (int c = 0; c < channels; ++c) {
+            if (c + 1 < channels) prefetch_frames<0>(source + (c + 1) * p.frames_in, real);
             const uint32_t m = k.magnitude(source + c * p.frames_in, size_t(real));
             largest = m > largest ? m : largest;
         }
@@ -222,6 +230,9 @@ void run_outputs(const Plan& p, const Rows& rows, int first, int end, Buffers& b
         const int blocks = panel_width(p.layer, rows.count, block, end_block);
         const int base = block * kBlockColumns, columns = blocks * kBlockColumns;
         const Output out{b.y, nullptr, columns, base};
+        for (int n = base; n < base + columns && n < end; ++n) {
+            if (n >= first) prefetch_frames<1>(y + n * p.frames_out, rows.count);
+        }
         run_panel(p.layer, rows, block, blocks, base + columns, b.scratch, out);
         const int from = first > base ? first : base;
         const int to = end < base + columns ? end : base + columns;
@@ -276,6 +287,7 @@ void run_thread(void* context, int thread, Pieces& pieces) {
     const Plan& p = *job.plan;
     Carver carver(static_cast<uint8_t*>(job.call->workspace) + p.thread_bytes * thread);
     Buffers buffers = carve(carver, p);
+    correct_columns(p.layer, buffers.scratch);
     std::optional<Run> run;
     int64_t current = -1;
     for (Range range; pieces.next(&range);) {

@@ -113,6 +113,11 @@ struct Kernels {
     // `count` runs of 16 finite IEEE halves to runs of floats `stride` apart.
     void (*widen_halves)(const uint8_t* halves, int count, float* values, ptrdiff_t stride);
     void (*gelu)(float* y, size_t count);
+    // y = (x - mean) / sqrt(variance + epsilon) * scale + bias over one channel.
+    void (*normalise)(const float* x, float* y, size_t count, float scale, float bias, float epsilon);
+    // y[i] = bias + sum_j weight[j] * phases.data[j % rows * stride + j / rows + i]: a filter over a signal that
+    // is dealt out to `rows` phases of `columns` samples.
+    void (*filter)(const Grid& phases, const float* weight, int taps, float bias, float* y, size_t count);
 
     const MatrixTiles* matrix = nullptr;
 };

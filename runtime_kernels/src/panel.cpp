@@ -59,7 +59,7 @@ Tile start_tile(const Layer& layer, int column_block, const Scratch& s) {
 }
 
 // corrections[group][column] = -x_zero * sum_k (code - zero), by multiplying each group with a row of ones.
-void correct_for_zero(const Layer& layer, const Tile& whole, int blocks, Scratch& s) {
+void correct_for_zero(const Layer& layer, const Tile& whole, int blocks, Scratch& s, int32_t* corrections) {
     const Weight& w = layer.weight;
     const int group_depth = w.group_blocks * kBlockDepth;
     const float one = 1.0f;
@@ -72,9 +72,9 @@ void correct_for_zero(const Layer& layer, const Tile& whole, int blocks, Scratch
         tile.packed += g * size_t(w.group_blocks) * tile.packed_step;
         tile.k_blocks = w.group_blocks;
         tile.zeros = whole.zeros ? whole.zeros + at : nullptr;
-        tile.sums = s.corrections + at;
+        tile.sums = corrections + at;
         layer.kernels->packed_tile(tile, w.bits, 1, blocks);
-        for (int c = 0; c < columns_of(blocks); ++c) s.corrections[at + c] *= -layer.x_zero;
+        for (int c = 0; c < columns_of(blocks); ++c) corrections[at + c] *= -layer.x_zero;
     }
 }
 
@@ -223,7 +223,8 @@ Scratch carve_scratch(Carver& carver, const Layer& layer, int rows) {
     s.panel = carver.take<uint8_t>(depth * kMaxPanelBytes);
     s.scales = carver.take<float>(cells);
     s.zeros = carver.take<int32_t>(cells);
-    s.corrections = carver.take<int32_t>(cells);
+    s.corrections = carver.take<int32_t>(w.groups > 1 ? cells : size_t(columns_of(w.column_blocks)));
+    s.corrected = false;
     s.bias = carver.take<float>(columns_of(kMaxRowBlocks));
     const MatrixTiles* matrix = matrix_for(layer, rows);
     const int tallest = matrix ? matrix->tallest : kMaxRows;
@@ -256,6 +257,19 @@ int panel_width(const Layer& layer, int rows, int column_block, int end_block) {
     return 1;
 }
 
+void correct_columns(const Layer& layer, Scratch& s) {
+    const Weight& w = layer.weight;
+    if (!layer.x_zero || w.groups > 1) return;
+    fill_ones(layer, s);
+    for (int block = 0; block < w.column_blocks;) {
+        const int blocks = panel_width(layer, 1, block, w.column_blocks);
+        widen_parameters(layer, block, blocks, s);
+        correct_for_zero(layer, start_tile(layer, block, s), blocks, s, s.corrections + columns_of(block));
+        block += blocks;
+    }
+    s.corrected = true;
+}
+
 void run_panel(const Layer& layer, const Rows& rows, int column_block, int blocks, int end_column, Scratch& s,
                const Output& out) {
     const Weight& w = layer.weight;
@@ -265,9 +279,12 @@ void run_panel(const Layer& layer, const Rows& rows, int column_block, int block
     widen_bias(layer, column_block, blocks, s);
     Tile tile = start_tile(layer, column_block, s);
     if (layer.x_zero) {
-        fill_ones(layer, s);
-        correct_for_zero(layer, tile, blocks, s);
-        tile.corrections = s.corrections;
+        int32_t* corrections = s.corrections + (w.groups > 1 ? 0 : columns_of(column_block));
+        if (!s.corrected) {
+            fill_ones(layer, s);
+            correct_for_zero(layer, tile, blocks, s, corrections);
+        }
+        tile.corrections = corrections;
     }
     Writer write(layer, column_block, blocks, end_column, s, out);
     if (rows.count == 1) {

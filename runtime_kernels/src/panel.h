@@ -21,7 +21,8 @@ struct Scratch {
     uint8_t* panel;
     float* scales;
     int32_t* zeros;
-    int32_t* corrections;
+    int32_t* corrections;  // of all columns where a column has one scale, else of one panel
+    bool corrected;        // they are there already, see correct_columns
     float* bias;
     float* y;          // one tile, for edges
     int32_t* partial;  // sums of matrix tiles, for all rows
@@ -86,6 +87,9 @@ class MatrixSession {
   private:
     const MatrixTiles* tiles_;  // null: not used
 };
+// What a zero point of the rows changes in every column, once for all the rows that run_panel will get; for
+// weights without groups, elsewhere run_panel does it each time.
+void correct_columns(const Layer& layer, Scratch& scratch);
 // Writes columns [16 * column_block, + 16 * blocks) of all rows; columns from `end_column` on are left alone.
 void run_panel(const Layer& layer, const Rows& rows, int column_block, int blocks, int end_column,
                Scratch& scratch, const Output& out);

@@ -49,27 +49,48 @@ void quantise_calibrated(const float* x, float scale, int32_t zero, int8_t* q, s
     for (size_t i = 0; i < count; ++i) q[i] = int8_t(calibrated_code(x[i], scale, zero));
 }
 
-// Four channels at a time fill one 32-bit word per frame; words are made in vectors and stored one by one.
+using FourWords = uint32_t __attribute__((vector_size(16)));
+
+// Sixteen channels of four frames, each word four channels of one frame: frame by frame.
+BITVOX_INLINE void store_frames(const uint32_t (*words)[16], int f, int8_t* q, ptrdiff_t q_stride) {
+    FourWords row[4];
+    for (int quad = 0; quad < 4; ++quad) std::memcpy(row + quad, words[quad] + f, 16);
+    const FourWords low01 = __builtin_shuffle(row[0], row[1], FourWords{0, 4, 1, 5});
+    const FourWords low23 = __builtin_shuffle(row[2], row[3], FourWords{0, 4, 1, 5});
+    const FourWords high01 = __builtin_shuffle(row[0], row[1], FourWords{2, 6, 3, 7});
+    const FourWords high23 = __builtin_shuffle(row[2], row[3], FourWords{2, 6, 3, 7});
+    const FourWords frame[4] = {__builtin_shuffle(low01, low23, FourWords{0, 1, 4, 5}),
+                                __builtin_shuffle(low01, low23, FourWords{2, 3, 6, 7}),
+                                __builtin_shuffle(high01, high23, FourWords{0, 1, 4, 5}),
+                                __builtin_shuffle(high01, high23, FourWords{2, 3, 6, 7})};
+    for (int i = 0; i < 4; ++i) std::memcpy(q + (f + i) * q_stride, frame + i, 16);
+}
+
+// Codes of 16 frames of a channel at a time; four channels fill one word per frame, four words one store.
 template <class Code>
 BITVOX_INLINE void interleave(const Grid& x, int8_t* q, ptrdiff_t q_stride, Code code) {
-    constexpr int kRun = 64;
-    int c = 0;
-    for (; c + 4 <= x.rows; c += 4) {
-        const float* a = x.data + c * x.stride;
-        for (int begin = 0; begin < x.columns; begin += kRun) {
-            const int count = x.columns - begin < kRun ? x.columns - begin : kRun;
-            uint32_t words[kRun];
-            for (int f = 0; f < count; ++f) {
-                const float* at = a + begin + f;
-                words[f] = uint32_t(code(at[0]) & 255) | uint32_t(code(at[x.stride]) & 255) << 8 |
-                           uint32_t(code(at[2 * x.stride]) & 255) << 16 |
-                           uint32_t(code(at[3 * x.stride])) << 24;
+    constexpr int kFrames = 16, kChannels = 16;
+    const int channels = x.rows / kChannels * kChannels, frames = x.columns / kFrames * kFrames;
+    for (int c = 0; c < channels; c += kChannels) {
+        for (int begin = 0; begin < frames; begin += kFrames) {
+            // The next channels' frames: far apart, so that no prefetcher of the CPU sees them coming.
+            const int ahead = c + kChannels < channels ? kChannels : 0;
+            for (int i = 0; i < ahead; ++i) __builtin_prefetch(x.data + (c + ahead + i) * x.stride + begin);
+            uint32_t words[4][kFrames];
+            for (int quad = 0; quad < 4; ++quad) {
+                const float* at = x.data + (c + 4 * quad) * x.stride + begin;
+                for (int f = 0; f < kFrames; ++f) {
+                    words[quad][f] = uint32_t(code(at[f]) & 255) | uint32_t(code(at[f + x.stride]) & 255) << 8 |
+                                     uint32_t(code(at[f + 2 * x.stride]) & 255) << 16 |
+                                     uint32_t(code(at[f + 3 * x.stride])) << 24;
+                }
             }
-            for (int f = 0; f < count; ++f) std::memcpy(q + (begin + f) * q_stride + c, words + f, 4);
+            for (int f = 0; f < kFrames; f += 4) store_frames(words, f, q + begin * q_stride + c, q_stride);
         }
     }
-    for (; c < x.rows; ++c) {
-        for (int f = 0; f < x.columns; ++f) q[f * q_stride + c] = int8_t(code(x.data[c * x.stride + f]));
+    for (int c = 0; c < x.rows; ++c) {
+        for (int f = c < channels ? frames : 0; f < x.columns; ++f)
+            q[f * q_stride + c] = int8_t(code(x.data[c * x.stride + f]));
     }
 }
 
@@ -182,6 +203,52 @@ void gelu(float* y, size_t count) {
         tail = tail * t + 0.254829592f;
         tail = 0.5f * tail * t * exp_minus(z * z);
         y[i] = x < 0.0f ? x * tail : x - x * tail;
+    }
+}
+
+// Sum of term(x[i]) over all i, in as many independent sums as fill vectors of any width.
+template <class Term>
+BITVOX_INLINE double total(const float* x, size_t count, Term term) {
+    constexpr size_t kLanes = 64;
+    float lanes[kLanes] = {};
+    size_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+        for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(x[i + lane]);
+    }
+    double sum = 0;
+    for (; i < count; ++i) sum += term(x[i]);
+    for (const float lane : lanes) sum += lane;
+    return sum;
+}
+
+void normalise(const float* x, float* y, size_t count, float scale, float bias, float epsilon) {
+    const float mean = float(total(x, count, [](float v) { return v; }) / double(count));
+    // What the first sum's roundings left in the mean: it matters where that is far above the deviation.
+    const float left = float(total(x, count, [mean](float v) { return v - mean; }) / double(count));
+    const double squares = total(x, count, [mean](float v) { return (v - mean) * (v - mean); });
+    const float variance = float(squares / double(count)) - left * left;
+    const float factor = scale / __builtin_sqrtf(variance + epsilon);
+    const float shift = bias - left * factor;
+    for (size_t i = 0; i < count; ++i) y[i] = (x[i] - mean) * factor + shift;
+}
+
+void filter(const Grid& phases, const float* weight, int taps, float bias, float* y, size_t count) {
+    constexpr size_t kRun = 64;
+    size_t i = 0;
+    for (; i + kRun <= count; i += kRun) {
+        float sums[kRun];
+        for (size_t lane = 0; lane < kRun; ++lane) sums[lane] = bias;
+        for (int j = 0; j < taps; ++j) {
+            const float* from = phases.data + j % phases.rows * phases.stride + j / phases.rows + i;
+            for (size_t lane = 0; lane < kRun; ++lane) sums[lane] += weight[j] * from[lane];
+        }
+        std::memcpy(y + i, sums, sizeof sums);
+    }
+    for (; i < count; ++i) {
+        float sum = bias;
+        for (int j = 0; j < taps; ++j)
+            sum += weight[j] * phases.data[j % phases.rows * phases.stride + j / phases.rows + ptrdiff_t(i)];
+        y[i] = sum;
     }
 }
 

@@ -103,7 +103,9 @@ constexpr Kernels kTable = {"scalar",
                             transpose,
                             group_sums,
                             widen_halves,
-                            gelu};
+                            gelu,
+                            normalise,
+                            filter};
 
 }  // namespace
 

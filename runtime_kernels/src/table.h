@@ -93,7 +93,9 @@ constexpr Kernels make_kernels(const char* name, bool (*supported)()) {
             transpose,
             group_sums,
             widen_halves,
-            gelu};
+            gelu,
+            normalise,
+            filter};
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ def test_a_bundle_is_under_its_budget_and_computes_what_was_planned(
     assert compiled.plan.kernels == "packed" and 2 <= compiled.average_bits < 8
     assert compiled.parity < 1e-3
     first, *others = (compiled.kernels[site.name] for site in model.sites)
-    assert first == DELEGATE
+    assert first == "bitvox::wave_conv1d"  # in float, by policy
     assert others == [f"bitvox::{site.operator}" for site in model.sites[1:]]
     assert bitvox.verify(compiled.out) == []
 
@@ -94,7 +94,10 @@ def test_packed_weights_are_in_the_file_once(compiled: bitvox.CompileReport, mod
             assert content.count(weight) == 1
             assert content.index(weight) % 64 == 0
     manifest = bitvox.Bundle.open(compiled.out).manifest
-    assert {"bitvox::linear.out", "bitvox::conv1d.out", DELEGATE} <= set(manifest.operators)
+    ours = {f"bitvox::{name}.out" for name in ("linear", "conv1d", "wave_conv1d", "instance_norm")}
+    assert {*ours, DELEGATE} <= set(manifest.operators)
+    # What they replace, and the copies before attention's products.
+    assert not {"aten::native_group_norm.out", "aten::expand_copy.out"} & set(manifest.operators)
     assert set(manifest.operators) == set(Program.read(content).operators)
     assert manifest.lengths == LENGTH_SECONDS
 

@@ -42,13 +42,17 @@ class Widths(torch.nn.Module):
         )
 
 
-def program(module: torch.nn.Module, x: NDArray[np.float32], dynamic: int, alignment: int = 64) -> bytes:
-    """The module as an ExecuTorch program whose dimension `dynamic` may be 1 to 400."""
+def program(
+    module: torch.nn.Module, x: NDArray[np.float32], dynamic: int, alignment: int = 64, least: int = 2
+) -> bytes:
+    """The module as an ExecuTorch program whose dimension `dynamic` may be up to 400."""
     from executorch.exir import ExecutorchBackendConfig, to_edge
 
     with quiet():
         exported = torch.export.export(
-            module, (torch.from_numpy(x),), dynamic_shapes=({dynamic: torch.export.Dim("d", min=2, max=400)},)
+            module,
+            (torch.from_numpy(x),),
+            dynamic_shapes=({dynamic: torch.export.Dim("d", min=least, max=400)},),
         )
         config = ExecutorchBackendConfig(constant_tensor_alignment=alignment)
         return bytes(to_edge(exported).to_executorch(config).buffer)
@@ -126,6 +130,49 @@ def test_conv1d_is_its_specification(random: np.random.Generator, groups: int, x
                 x_zero_point=zero,
             )
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 7])
+def test_wave_conv1d_is_torch_conv1d(random: np.random.Generator, stride: int) -> None:
+    class Filters(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer(
+                "weight", torch.from_numpy(random.standard_normal((19, 1, 7)).astype(np.float32))
+            )
+            self.register_buffer("bias", torch.from_numpy(random.standard_normal(19).astype(np.float32)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.bitvox.wave_conv1d(x, self.weight, self.bias, stride)
+
+    module = Filters()
+    example = random.standard_normal((2, 1, 50)).astype(np.float32)
+    run = load(program(module, example, dynamic=2, least=7))
+    for frames in (7, 50, 333):  # the last takes whole vectors and what is left of one
+        x = random.standard_normal((2, 1, frames)).astype(np.float32)
+        expected = torch.nn.functional.conv1d(torch.from_numpy(x), module.weight, module.bias, stride)
+        np.testing.assert_allclose(run(x)[0], expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_instance_norm_is_torch_group_norm(random: np.random.Generator, activation: str) -> None:
+    class Norm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.from_numpy(random.standard_normal(6).astype(np.float32)))
+            self.register_buffer("shift", torch.from_numpy(random.standard_normal(6).astype(np.float32)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.bitvox.instance_norm(x, self.scale, self.shift, 1e-5, activation)
+
+    module = Norm()
+    run = load(program(module, random.standard_normal((2, 6, 50)).astype(np.float32), dynamic=2))
+    for frames in (2, 50, 333):
+        # A mean far above the deviation is where a variance in one pass fails.
+        x = 100 + random.standard_normal((2, 6, frames)).astype(np.float32)
+        expected = torch.nn.functional.group_norm(torch.from_numpy(x), 6, module.scale, module.shift)
+        expected = torch.nn.functional.gelu(expected) if activation == "gelu" else expected
+        np.testing.assert_allclose(run(x)[0], expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_weight_that_is_not_aligned_gives_the_same(random: np.random.Generator, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-// `bitvox::linear.out` and `bitvox::conv1d.out` for ExecuTorch: layers that compute on packed n-bit weights
-// where the program keeps them.
+// The operators for ExecuTorch: layers that compute on packed n-bit weights where the program keeps them, and
+// the float layers over a waveform that would take longer than those.
 //
-// Loading this library registers both. The schemas, and what each argument means, are in operators.py.
+// Loading this library registers them all. The schemas, and what each argument means, are in operators.py.
 #include <executorch/extension/kernel_util/make_boxed_from_unboxed_functor.h>
 #include <executorch/runtime/core/exec_aten/util/tensor_util.h>
 #include <executorch/runtime/kernel/kernel_includes.h>
@@ -49,6 +49,16 @@ Error refuse(const char* name, nbit_status status) {
     return Error::InvalidArgument;
 }
 
+bool read_activation(const char* name, std::string_view activation, nbit_activation* found) {
+    if (activation == "none") *found = NBIT_ACTIVATION_NONE;
+    else if (activation == "gelu") *found = NBIT_ACTIVATION_GELU;
+    else {
+        ET_LOG(Error, "%s: activation is neither none nor gelu", name);
+        return false;
+    }
+    return true;
+}
+
 Arguments read_arguments(const char* name, const Tensor& x, const Tensor& weight,
                          const std::optional<Tensor>& bias, int64_t outputs, std::string_view activation,
                          double x_scale, int64_t x_zero, const Tensor& out) {
@@ -80,11 +90,7 @@ Arguments read_arguments(const char* name, const Tensor& x, const Tensor& weight
         }
         a.bias = bias->const_data_ptr<float>();
     }
-    if (activation == "gelu") a.activation = NBIT_ACTIVATION_GELU;
-    else if (activation != "none") {
-        ET_LOG(Error, "%s: activation is neither none nor gelu", name);
-        return a;
-    }
+    if (!read_activation(name, activation, &a.activation)) return a;
     // Written so that NaN is refused too.
     if (!(x_scale >= 0 && x_scale < 3e38) || x_zero < -128 || x_zero > 127 || (x_scale == 0 && x_zero != 0)) {
         ET_LOG(Error, "%s: x_scale must be finite and not negative, x_zero -128..127 and 0 without x_scale",
@@ -183,6 +189,69 @@ Error run_conv1d(const Tensor& x, const Arguments& a, const Geometry& g, Tensor&
     return status == NBIT_OK ? Error::Ok : refuse("bitvox::conv1d", status);
 }
 
+bool floats(const Tensor& tensor, int64_t count) {
+    return dense(tensor, ScalarType::Float) && int64_t(tensor.numel()) == count;
+}
+
+Error run_wave_conv1d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t stride,
+                      Tensor& out) {
+    if (!dense(x, ScalarType::Float) || !dense(out, ScalarType::Float) || !dense(weight, ScalarType::Float) ||
+        x.dim() != 3 || weight.dim() != 3 || x.size(1) != 1 || weight.size(1) != 1 || stride < 1 ||
+        stride > weight.size(2) || (bias && !floats(*bias, weight.size(0)))) {
+        ET_LOG(Error, "bitvox::wave_conv1d: x must be [B, 1, T], weight [N, 1, taps], both dense floats");
+        return Error::InvalidArgument;
+    }
+    nbit_wave_conv1d_call call{};
+    call.x = x.const_data_ptr<float>();
+    call.batch = x.size(0);
+    call.frames = x.size(2);
+    call.weight = weight.const_data_ptr<float>();
+    call.outputs = int32_t(weight.size(0));
+    call.taps = int32_t(weight.size(2));
+    call.stride = int32_t(stride);
+    call.bias = bias ? bias->const_data_ptr<float>() : nullptr;
+    int64_t frames = 0;
+    nbit_status status = nbit_wave_conv1d_frames(&call, &frames);
+    if (status != NBIT_OK) return refuse("bitvox::wave_conv1d", status);
+    const SizesType sizes[] = {SizesType(call.batch), SizesType(call.outputs), SizesType(frames)};
+    const Error resized = executorch::runtime::resize_tensor(out, {sizes, 3});
+    if (resized != Error::Ok) return resized;
+    call.y = out.mutable_data_ptr<float>();
+    LentPool pool(int(executorch::extension::get_thread_count()));
+    call.pool = pool.get();
+    status = nbit_wave_conv1d_workspace(&call, &call.workspace_bytes);
+    if (status != NBIT_OK) return refuse("bitvox::wave_conv1d", status);
+    call.workspace = workspace(call.workspace_bytes);
+    if (!call.workspace) return Error::MemoryAllocationFailed;
+    status = nbit_wave_conv1d(&call);
+    return status == NBIT_OK ? Error::Ok : refuse("bitvox::wave_conv1d", status);
+}
+
+Error run_instance_norm(const Tensor& x, const Tensor& scale, const Tensor& bias, double epsilon,
+                        std::string_view activation, Tensor& out) {
+    nbit_instance_norm_call call{};
+    if (!read_activation("bitvox::instance_norm", activation, &call.activation)) return Error::InvalidArgument;
+    if (!dense(x, ScalarType::Float) || !dense(out, ScalarType::Float) || x.dim() != 3 ||
+        !floats(scale, x.size(1)) || !floats(bias, x.size(1))) {
+        ET_LOG(Error, "bitvox::instance_norm: x must be [B, C, T], scale and bias [C], all dense floats");
+        return Error::InvalidArgument;
+    }
+    const Error resized = executorch::runtime::resize_tensor(out, x.sizes());
+    if (resized != Error::Ok) return resized;
+    call.x = x.const_data_ptr<float>();
+    call.batch = x.size(0);
+    call.channels = x.size(1);
+    call.frames = x.size(2);
+    call.scale = scale.const_data_ptr<float>();
+    call.bias = bias.const_data_ptr<float>();
+    call.epsilon = float(epsilon);
+    call.y = out.mutable_data_ptr<float>();
+    LentPool pool(int(executorch::extension::get_thread_count()));
+    call.pool = pool.get();
+    const nbit_status status = nbit_instance_norm(&call);
+    return status == NBIT_OK ? Error::Ok : refuse("bitvox::instance_norm", status);
+}
+
 Tensor& linear_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& weight,
                    std::optional<Tensor> bias, int64_t outputs, std::string_view activation, double x_scale,
                    int64_t x_zero, Tensor& out) {
@@ -205,7 +274,23 @@ Tensor& conv1d_out(KernelRuntimeContext& context, const Tensor& x, const Tensor&
     return out;
 }
 
+Tensor& wave_conv1d_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& weight,
+                        std::optional<Tensor> bias, int64_t stride, Tensor& out) {
+    const Error error = run_wave_conv1d(x, weight, bias, stride, out);
+    if (error != Error::Ok) context.fail(error);
+    return out;
+}
+
+Tensor& instance_norm_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& scale,
+                          const Tensor& bias, double epsilon, std::string_view activation, Tensor& out) {
+    const Error error = run_instance_norm(x, scale, bias, epsilon, activation, out);
+    if (error != Error::Ok) context.fail(error);
+    return out;
+}
+
 EXECUTORCH_LIBRARY(bitvox, "linear.out", linear_out);
 EXECUTORCH_LIBRARY(bitvox, "conv1d.out", conv1d_out);
+EXECUTORCH_LIBRARY(bitvox, "wave_conv1d.out", wave_conv1d_out);
+EXECUTORCH_LIBRARY(bitvox, "instance_norm.out", instance_norm_out);
 
 }  // namespace

@@ -1,17 +1,23 @@
-"""`bitvox::linear` and `bitvox::conv1d` for torch: what an exported program calls, and its meaning on a CPU.
+"""Bitvox's operators for torch: what an exported program calls, and its meaning on a CPU.
 
-Importing this module registers both operators with torch, with the `.out` variants that ExecuTorch calls.
+Importing this module registers the operators with torch, with the `.out` variants that ExecuTorch calls.
 
-x is float32; weight holds the bytes of a `PackedWeight`, uint8 [bytes]; bias is float32 [outputs] or None;
-activation is `none` or `gelu`. With x_scale 0 activations are rounded to 8 bits with scales of their own:
-each row of a linear, each run of 128 output frames of a convolution. With x_scale > 0 they are calibrated:
+`bitvox::linear` and `bitvox::conv1d` compute on packed weights. x is float32; weight holds the bytes of a
+`PackedWeight`, uint8 [bytes]; bias is float32 [outputs] or None; activation is `none` or `gelu`. With x_scale
+0 activations are rounded to 8 bits with scales of their own: each row of a linear, each run of 128 output
+frames of a convolution. With x_scale > 0 they are calibrated:
 q = clip(rint(x / x_scale) + x_zero, -128, 127).
+
+`bitvox::wave_conv1d` is a float Conv1d of x [B, 1, T] with weight [N, 1, taps] and no padding.
+`bitvox::instance_norm` gives each channel of x [B, C, T] its own mean and variance over T, as a group norm
+with a group per channel, and then applies the activation.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bitvox.runtime_kernels import api
 
@@ -22,8 +28,16 @@ _CONV1D = (
     f"int groups, {_COMMON}"
 )
 
+_WAVE_CONV1D = "(Tensor x, Tensor weight, Tensor? bias, int stride"
+_INSTANCE_NORM = "(Tensor x, Tensor scale, Tensor bias, float epsilon, str activation"
+
 _library = torch.library.Library("bitvox", "FRAGMENT")
-for _name, _arguments in (("linear", _LINEAR), ("conv1d", _CONV1D)):
+for _name, _arguments in (
+    ("linear", _LINEAR),
+    ("conv1d", _CONV1D),
+    ("wave_conv1d", _WAVE_CONV1D),
+    ("instance_norm", _INSTANCE_NORM),
+):
     _library.define(f"{_name}{_arguments}) -> Tensor")
     _library.define(f"{_name}.out{_arguments}, *, Tensor(a!) out) -> Tensor(a!)")
 
@@ -62,6 +76,16 @@ def _fake_conv1d(
     x_zero: int,
 ) -> Tensor:
     return x.new_empty((x.shape[0], outputs, frames_out(x.shape[2], taps, stride, padding, dilation)))
+
+
+@torch.library.register_fake("bitvox::wave_conv1d")
+def _fake_wave_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0], frames_out(x.shape[2], weight.shape[2], stride, 0, 1)))
+
+
+@torch.library.register_fake("bitvox::instance_norm")
+def _fake_instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float, activation: str) -> Tensor:
+    return torch.empty_like(x)
 
 
 def _linear(
@@ -123,6 +147,15 @@ def _activation(name: str) -> api.Activation:
     return "gelu" if name == "gelu" else None
 
 
+def _wave_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    return functional.conv1d(x, weight, bias, stride)
+
+
+def _instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float, activation: str) -> Tensor:
+    y = functional.group_norm(x, x.shape[1], scale, bias, epsilon)
+    return y if _activation(activation) is None else functional.gelu(y)
+
+
 def _linear_out(*arguments: object, out: Tensor) -> Tensor:
     return out.copy_(_linear(*arguments))  # type: ignore[arg-type]
 
@@ -131,7 +164,19 @@ def _conv1d_out(*arguments: object, out: Tensor) -> Tensor:
     return out.copy_(_conv1d(*arguments))  # type: ignore[arg-type]
 
 
+def _wave_conv1d_out(*arguments: object, out: Tensor) -> Tensor:
+    return out.copy_(_wave_conv1d(*arguments))  # type: ignore[arg-type]
+
+
+def _instance_norm_out(*arguments: object, out: Tensor) -> Tensor:
+    return out.copy_(_instance_norm(*arguments))  # type: ignore[arg-type]
+
+
 _library.impl("linear", _linear, "CPU")
 _library.impl("conv1d", _conv1d, "CPU")
 _library.impl("linear.out", _linear_out, "CPU")
 _library.impl("conv1d.out", _conv1d_out, "CPU")
+_library.impl("wave_conv1d", _wave_conv1d, "CPU")
+_library.impl("instance_norm", _instance_norm, "CPU")
+_library.impl("wave_conv1d.out", _wave_conv1d_out, "CPU")
+_library.impl("instance_norm.out", _instance_norm_out, "CPU")

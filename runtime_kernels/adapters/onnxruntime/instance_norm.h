@@ -18,13 +18,14 @@ class InstanceNorm1d {
     static ONNXTensorElementDataType input_type(size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
 
     // Attributes: epsilon, activation ("none" or "gelu").
-    InstanceNorm1d(const OrtApi& api, const OrtKernelInfo* info, Threads&);
+    InstanceNorm1d(const OrtApi& api, const OrtKernelInfo* info, Threads& threads);
     void compute(const Run& run) const;
     static void infer(const Inference& node);
 
   private:
+    Threads& threads_;
     float epsilon_;
-    bool gelu_;
+    nbit_activation activation_;
 };
 
 }  // namespace bitvox_ort

@@ -108,10 +108,6 @@ float* Run::output(const std::vector<int64_t>& shape) const {
     return static_cast<float*>(data);
 }
 
-void Run::parallel(void (*body)(void*, size_t), size_t count, void* context) const {
-    require(api_, api_.KernelContext_ParallelFor(context_, body, count, 0, context));
-}
-
 Arena::Arena(const OrtApi& api, const OrtKernelInfo* info) : api_(api) {
     require(api, api.KernelInfoGetAllocator(info, OrtMemTypeDefault, &allocator_));
 }

@@ -74,8 +74,6 @@ class Run {
 
     Tensor input(size_t index) const;  // no data where an optional input is absent
     float* output(const std::vector<int64_t>& shape) const;
-    // body(context, i) for every i below count, on the session's own threads.
-    void parallel(void (*body)(void*, size_t), size_t count, void* context) const;
 
   private:
     const OrtApi& api_;

@@ -171,6 +171,43 @@ NBIT_API nbit_status nbit_conv1d_frames(const nbit_conv1d_call* call, int64_t* f
 NBIT_API nbit_status nbit_conv1d_workspace(const nbit_conv1d_call* call, size_t* bytes);
 NBIT_API nbit_status nbit_conv1d(const nbit_conv1d_call* call);
 
+/* ---- The first layers over a waveform, in float ---- */
+
+/* y[b, n, t] = bias[n] + sum_j weight[n, j] * x[b, t * stride + j]: a Conv1d with one input channel and no
+ * padding. */
+typedef struct {
+    const float* x; /* [batch, frames] */
+    int64_t batch, frames;
+    const float* weight; /* [outputs, taps] */
+    int32_t outputs, taps, stride;
+    const float* bias; /* [outputs] or NULL */
+    float* y;          /* [batch, outputs, frames_out] */
+    const char* isa;
+    nbit_pool* pool;
+    void* workspace;
+    size_t workspace_bytes;
+} nbit_wave_conv1d_call;
+
+NBIT_API nbit_status nbit_wave_conv1d_frames(const nbit_wave_conv1d_call* call, int64_t* frames_out);
+NBIT_API nbit_status nbit_wave_conv1d_workspace(const nbit_wave_conv1d_call* call, size_t* bytes);
+NBIT_API nbit_status nbit_wave_conv1d(const nbit_wave_conv1d_call* call);
+
+/* Each channel of each item by its own mean and variance over time, then scaled and shifted: a group norm with
+ * a group per channel. y may be x. */
+typedef struct {
+    const float* x; /* [batch, channels, frames] */
+    int64_t batch, channels, frames;
+    const float* scale; /* [channels] */
+    const float* bias;  /* [channels] */
+    float epsilon;
+    nbit_activation activation;
+    float* y; /* the shape of x */
+    const char* isa;
+    nbit_pool* pool;
+} nbit_instance_norm_call;
+
+NBIT_API nbit_status nbit_instance_norm(const nbit_instance_norm_call* call);
+
 #ifdef __cplusplus
 }
 #endif

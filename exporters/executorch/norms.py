@@ -1,0 +1,53 @@
+"""The first norm of an extractor as one call of bitvox's operator library.
+
+A group norm with a group per channel, on the largest tensor of the network, is a slow portable kernel of
+ExecuTorch's, and the GELU behind it another pass. Beside packed kernels both become `bitvox::instance_norm`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from bitvox.runtime_kernels.adapters.executorch import operators  # noqa: F401 - registers them
+
+_aten = torch.ops.aten
+
+
+def fuse_norms(graph: torch.fx.Graph) -> None:
+    """Replace every such norm of a traced graph."""
+    for node in [node for node in graph.nodes if node.target == _aten.group_norm.default]:
+        x, groups, scale, bias, epsilon = _arguments(node)
+        if scale is None or bias is None or not _per_channel(node, groups):
+            continue
+        gelu = only_gelu(node)
+        last = node if gelu is None else gelu
+        with graph.inserting_before(node):
+            activation = "none" if gelu is None else "gelu"
+            fused = graph.call_function(
+                torch.ops.bitvox.instance_norm.default, (x, scale, bias, epsilon, activation)
+            )
+        last.replace_all_uses_with(fused)
+        for replaced in dict.fromkeys((last, node)):
+            graph.erase_node(replaced)
+
+
+def only_gelu(node: torch.fx.Node) -> torch.fx.Node | None:
+    """The exact GELU that alone reads a node's output, which one operator then computes too."""
+    readers = list(node.users)
+    if len(readers) != 1 or readers[0].target != _aten.gelu.default:
+        return None
+    exact = readers[0].kwargs.get("approximate", "none") == "none" and len(readers[0].args) == 1
+    return readers[0] if exact else None
+
+
+def _arguments(node: torch.fx.Node) -> tuple[torch.fx.Node, int, object, object, float]:
+    names = ("input", "num_groups", "weight", "bias", "eps")
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    x, groups, epsilon = given["input"], given["num_groups"], given.get("eps", 1e-5)
+    assert isinstance(x, torch.fx.Node) and isinstance(groups, int) and isinstance(epsilon, float)
+    return x, groups, given.get("weight"), given.get("bias"), epsilon
+
+
+def _per_channel(norm: torch.fx.Node, groups: int) -> bool:
+    value = norm.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dim() == 3 and value.shape[1] == groups
