@@ -21,6 +21,8 @@ from bitvox.benchmarks.experiments.supported import supported_table
 from bitvox.benchmarks.experiments.tables import count, percent, points, table
 from bitvox.benchmarks.kernels.goals import check
 from bitvox.benchmarks.kernels.report import recorded
+from bitvox.benchmarks.resident.measure import LENGTHS
+from bitvox.benchmarks.resident.report import fastest, goals
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 README = REPOSITORY / "README.md"
@@ -42,6 +44,8 @@ def blocks(results: Path) -> dict[str, str]:
         found["demo"] = _demo(json.loads((results / "demo.json").read_text(encoding="utf-8")))
     if machines := recorded(results):
         found["kernels"] = "\n\n".join(_kernels(machine) for machine in machines)
+    if (results / "packed.json").exists():
+        found["packed"] = _packed(json.loads((results / "packed.json").read_text(encoding="utf-8")))
     parts = []
     if (results / "real_speech.json").exists():
         parts.append(_speech(read_document(results / "real_speech.json", SpeechDocument)))
@@ -93,6 +97,33 @@ def _kernels(machine: dict[str, Any]) -> str:
 
 def _microseconds(rounds: Sequence[float]) -> str:
     return f"{min(rounds):.0f}"
+
+
+def _packed(document: dict[str, Any]) -> str:
+    """A line a model: what it weighs on disk and in memory, and its time beside float32's and int8's."""
+    models = document["models"]
+    lines = []
+    for name, row in models.items():
+        line = [name, f"{row['bytes'] / 1e6:.1f}", f"{row['loaded'] / 1e6:.0f}"]
+        for seconds in LENGTHS:
+            times = row["times"][str(seconds)]
+            line.append(f"{1e3 * times['run']['median']:.0f}")
+            for kind in ("fp32", "int8"):
+                peer = fastest(document, kind, seconds)
+                ours = row["weight_bytes"] is not None
+                line.append(f"{times['over'][peer]['median']:.2f}" if ours else "")
+        lines.append(line)
+    met = goals(document)
+    heads = ["model", "MB", "MB loaded"]
+    for seconds in LENGTHS:
+        heads += [f"{seconds} s, ms", "× fp32", "× int8"]
+    about = document["machine"]
+    return (
+        f"wav2vec2-base's structure at 3 bits beside both runtimes' own ({about['cpu']}, path "
+        f"{document['isa']}, 1 thread, `make bench-packed`); × is times faster than the faster of the two of "
+        f"that kind; {sum(row[-1] == 'yes' for row in met)} of {len(met)} goals met "
+        f"([all, and the time by operator](benchmarks/results/packed.md)):\n\n{table(heads, lines)}"
+    )
 
 
 def _speech(document: SpeechDocument) -> str:

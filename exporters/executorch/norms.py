@@ -40,12 +40,16 @@ def only_gelu(node: torch.fx.Node) -> torch.fx.Node | None:
     return readers[0] if exact else None
 
 
-def _arguments(node: torch.fx.Node) -> tuple[torch.fx.Node, int, object, object, float]:
+def _arguments(
+    node: torch.fx.Node,
+) -> tuple[torch.fx.Node, int, torch.fx.Node | None, torch.fx.Node | None, float]:
     names = ("input", "num_groups", "weight", "bias", "eps")
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     x, groups, epsilon = given["input"], given["num_groups"], given.get("eps", 1e-5)
+    scale, bias = given.get("weight"), given.get("bias")
     assert isinstance(x, torch.fx.Node) and isinstance(groups, int) and isinstance(epsilon, float)
-    return x, groups, given.get("weight"), given.get("bias"), epsilon
+    assert isinstance(scale, torch.fx.Node | None) and isinstance(bias, torch.fx.Node | None)
+    return x, groups, scale, bias, epsilon
 
 
 def _per_channel(norm: torch.fx.Node, groups: int) -> bool:
