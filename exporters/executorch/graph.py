@@ -162,7 +162,7 @@ def _write(
 def filters_waveform(site: Site) -> bool:
     """Whether a site is a convolution that `bitvox::wave_conv1d` computes: over samples, without padding.
 
-    XNNPACK takes it for a depthwise one, of one channel with hundreds of outputs, and is ten times slower.
+    XNNPACK takes it for a depthwise one, of one channel with hundreds of outputs, and is many times slower.
     """
     if site.conv is None or site.shape[1] != 1 or site.conv.stride > site.shape[2]:
         return False
