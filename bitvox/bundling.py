@@ -14,6 +14,7 @@ from bitvox.compiler.lowering.packed import lower
 from bitvox.compiler.lowering.rounding import round_sites
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.passes.quantizer import RoundedSite
 from bitvox.exporters.manifest import Agreement, FileEntry, Manifest, short_digest
 from bitvox.exporters.proof import ExportReport
 from bitvox.exporters.runner import open_session
@@ -40,8 +41,7 @@ def fill_bundle(
         RequestError: A site meant for integers runs in float, or computes something else than the torch
             model.
     """
-    costs = voice.exporter.byte_costs(voice.model, voice.skeleton, plan.storage, plan.kernels)
-    rounded = round_sites(PassContext(voice.model, voice.samples, costs, progress), plan, store)
+    rounded = _rounded(voice, plan, store, progress)
     progress("export", 0, 3)
     packed = lower(voice.model, plan, rounded)
     written = voice.exporter.write_model(voice.skeleton, packed, folder)
@@ -57,6 +57,15 @@ def fill_bundle(
     manifest.write(folder)
     progress("export", 3, 3)
     return Written(manifest, report)
+
+
+def _rounded(
+    voice: Voice, plan: QuantPlan, store: FileStore, progress: Progress
+) -> Mapping[str, RoundedSite]:
+    if all(entry.rounding == "nearest" for entry in plan.sites):
+        return {}
+    costs = voice.exporter.byte_costs(voice.model, voice.skeleton, plan.storage, plan.kernels)
+    return round_sites(PassContext(voice.model, voice.samples, costs, progress), plan, store)
 
 
 def planned_bytes(voice: Voice, plan: QuantPlan) -> int:
