@@ -143,14 +143,13 @@ def _plan_file_ledger(path: Path) -> Ledger:
 def _plan_ledger(plan: QuantPlan, subject: str) -> Ledger:
     from bitvox.exporters.targets import FULL_PRECISION
 
+    full = FULL_PRECISION.get(plan.target, "full")
     sites = tuple(
         Row(
             name=site.site,
             bits=site.bits,
             bytes=site.stored_bytes,
-            how=f"per {site.granularity}, {site.activations}"
-            if site.bits
-            else FULL_PRECISION.get(plan.target, "full"),
+            how=f"per {site.granularity}, {site.activations}" if site.bits else full,
             why=site.reason,
         )
         for site in plan.sites

@@ -106,6 +106,8 @@ def files_of(folder: Path) -> list[Path]:
 def test_the_smallest_budget_is_named_and_can_be_met(
     way: str, checkpoint: Path, voice: Path, tmp_path: Path, capsys: Captured
 ) -> None:
+    if way == "executorch stock":
+        pytest.skip("every plan is lowered anew, which takes minutes")
     words = compile_words(way, checkpoint, voice, tmp_path / "out")
     line = one_line(capsys, [*words, "--budget", "1kB"], 1)
     assert list(tmp_path.iterdir()) == []
@@ -165,13 +167,13 @@ def test_a_newer_format_asks_for_an_upgrade(copy: Path, voice: Path, capsys: Cap
 
 def test_a_plan_that_the_weights_do_not_follow_is_a_finding(way: str, copy: Path, capsys: Captured) -> None:
     """A manifest that was written anew, checksum included, and says another width."""
+    if way == "executorch stock":
+        pytest.skip("XNNPACK's constants do not say their width")
     manifest = Manifest.read(copy)
     plan = manifest.quant_plan("plan")
     site = next(entry for entry in plan.sites if entry.bits)
     other = plan.replace(sites=tuple(e.replace(bits=6) if e is site else e for e in plan.sites))
     manifest.model_copy(update={"plan": Manifest.plan_document(other)}).write(copy)
-    if way == "executorch stock":
-        return  # widths are inside XNNPACK's own constants
     (finding,) = document(capsys, ["verify", str(copy)], code=1)["findings"]
     assert re.fullmatch(r"packed weights: \d+ of 8 bits; the plan says 1 of 6 bits, \d+ of 8 bits", finding)
 
