@@ -138,6 +138,8 @@ def _print(rows: list[Row]) -> None:
         "agreement: words of the full-precision transcripts that the bundle writes too.",
         "time / fp32: one thread, median of interleaved runs and quartiles; below 1 is faster.",
         "The voices are synthetic (espeak-ng).",
+        "All are for stock ONNX Runtime; `--kernels packed` (its weights stay packed in memory) and "
+        "`--target executorch` compile for the other two runtimes.",
         f"Bundles are in {Path(rows[0].bundle).parents[1]}. Transcribe with one:",
         f"  {Path(sys.executable).with_name('bitvox')} transcribe {rows[1].bundle} {example}",
     ):
