@@ -138,9 +138,10 @@ def build_runner(source: Path) -> Path:
 
 
 def fetch() -> None:
-    """Download and unpack everything, whole or not at all."""
-    if FOLDER.is_dir():
+    """Download and unpack everything, whole or not at all; anew where other versions are installed here."""
+    if all((PACKAGES / f"{name}-{version}.dist-info").is_dir() for name, version in _versions()):
         return
+    shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as made:
         folder, downloads = Path(made) / "arm", Path(made) / "downloads"
@@ -148,6 +149,10 @@ def fetch() -> None:
         _fetch_system(folder / SYSTEM.name, downloads)
         _fetch_wheels(folder / PACKAGES.name, downloads)
         folder.rename(FOLDER)
+
+
+def _versions() -> list[tuple[str, str]]:
+    return [(name, importlib.metadata.version(name)) for name in _WHEELS]
 
 
 def _fetch_system(folder: Path, downloads: Path) -> None:
@@ -181,7 +186,7 @@ def _fetch_system(folder: Path, downloads: Path) -> None:
 
 
 def _fetch_wheels(folder: Path, downloads: Path) -> None:
-    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in _WHEELS]
+    wanted = [f"{name}=={version}" for name, version in _versions()]
     platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (28, 27, 17)]
     options = ["--no-deps", "--only-binary=:all:", f"--python-version={_PYTHON}", f"--dest={downloads}"]
     _run([sys.executable, "-m", "pip", "download", "--quiet", *options, *platforms, *wanted])

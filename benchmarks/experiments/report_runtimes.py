@@ -70,8 +70,8 @@ def _pairs_sentence(pairs: Sequence[PairRow]) -> str:
         f"({first.average_bits:.2f} bits), on {first.clips} clips. Packed kernels compute the same integers "
         "from the same activations in both runtimes; stock ONNX Runtime also rounds the output of every "
         "convolution to 8 bits. Norms and attention between the sites are float32 and are added up in "
-        "another order in each runtime; where that moves an activation to the neighbouring code, all that follows "
-        "moves too, and a letter that is nearly as likely as another may change:"
+        "another order in each runtime; where that moves an activation to the neighbouring code, all that "
+        "follows moves too, and a letter that is nearly as likely as another may change:"
     )
 
 
