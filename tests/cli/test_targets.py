@@ -1,4 +1,4 @@
-"""What can go wrong, for every target beside the usual one: one line, and nothing half-written."""
+"""What can go wrong with packed kernels in both runtimes: one line, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ if unbuilt := [path for path in LIBRARIES.values() if not path.is_file()]:
 WAYS = {
     "onnx packed": ("--target", "onnx", "--kernels", "packed"),
     "executorch": ("--target", "executorch"),
-    "executorch stock": ("--target", "executorch", "--kernels", "stock"),
 }
 # Where a computer for 64-bit ARM, number 183, is named in an ELF file.
 _MACHINE, _ARM = 18, 183
@@ -106,8 +105,6 @@ def files_of(folder: Path) -> list[Path]:
 def test_the_smallest_budget_is_named_and_can_be_met(
     way: str, checkpoint: Path, voice: Path, tmp_path: Path, capsys: Captured
 ) -> None:
-    if way == "executorch stock":
-        pytest.skip("every plan is lowered anew, which takes minutes")
     words = compile_words(way, checkpoint, voice, tmp_path / "out")
     line = one_line(capsys, [*words, "--budget", "1kB"], 1)
     assert list(tmp_path.iterdir()) == []
@@ -165,10 +162,8 @@ def test_a_newer_format_asks_for_an_upgrade(copy: Path, voice: Path, capsys: Cap
         assert "was written by a newer bitvox" in line and "upgrade" in line
 
 
-def test_a_plan_that_the_weights_do_not_follow_is_a_finding(way: str, copy: Path, capsys: Captured) -> None:
+def test_a_plan_that_the_weights_do_not_follow_is_a_finding(copy: Path, capsys: Captured) -> None:
     """A manifest that was written anew, checksum included, and says another width."""
-    if way == "executorch stock":
-        pytest.skip("XNNPACK's constants do not say their width")
     manifest = Manifest.read(copy)
     plan = manifest.quant_plan("plan")
     site = next(entry for entry in plan.sites if entry.bits)
@@ -204,9 +199,6 @@ def test_an_operator_library_that_cannot_be_used_is_named(
         monkeypatch.setenv(variable, str(path))
     transcribe = ["transcribe", str(compiled), str(voice / "0.wav")]
     compile_again = [*compile_words(way, checkpoint, voice, tmp_path / "out"), "--budget", "1MB"]
-    if way == "executorch stock":
-        assert run(transcribe) == 0 and run(["verify", str(compiled)]) == 0
-        return
     needed = (onnxruntime_library if way.startswith("onnx") else executorch_library).LIBRARY_NAME
     for command in (transcribe, compile_again):
         line = one_line(capsys, command, 2)
