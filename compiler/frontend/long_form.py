@@ -23,9 +23,6 @@ State = TypeVar("State")
 # A window is left out where no speech is this likely and the text this unlikely (Radford et al. 2022, 4.5).
 _NO_SPEECH_PROBABILITY, _UNLIKELY_TEXT = 0.6, -1.0
 
-# A checkpoint with tokens for times may never have been taught to write them: it thinks them this unlikely.
-_TAUGHT_TIMES = 0.05
-
 # Times that leave more of a window to hear again are not followed: a broken model would never get through.
 _LEAST_ADVANCE = 0.1
 
@@ -76,7 +73,6 @@ class Listener(Generic[State]):
     Attributes:
         language: Of the recording; None until it is detected in the first window, or where there is but one.
         before: Tokens of the windows before.
-        time_probability: How likely it was in the last window, decoded with times, to begin with one.
     """
 
     graphs: DecoderGraphs[State]
@@ -84,7 +80,6 @@ class Listener(Generic[State]):
     options: DecodingOptions
     language: str | None
     before: tuple[int, ...] = ()
-    time_probability: float = 1.0
 
     def hear(self, window: FloatArray, timed: bool) -> Hypothesis | None:
         """What samples of one window at most say, with times or without; None: nothing."""
@@ -93,14 +88,12 @@ class Listener(Generic[State]):
         state = graphs.encode(processor.features(window))
         logits, state = graphs.step(state, np.array([beginning], np.int64))
         no_speech = processor.no_speech
-        silence = 0.0 if no_speech is None else _share(logits, slice(no_speech, no_speech + 1))
+        silence = 0.0 if no_speech is None else float(np.exp(logits[0, no_speech] - log_sum(logits[0])))
         if self.language is None and processor.languages:
             self.language = max(processor.languages, key=lambda code: logits[0, processor.languages[code]])
         prompt = processor.prompt(self.language, options.task, timed)
         if prompt:
             logits, state = graphs.step(state, np.array([prompt], np.int64))
-        if timed:
-            self.time_probability = _share(logits, slice(processor.first_time, None))
         room = processor.positions - len(beginning) - len(prompt)
         limit = min(options.max_tokens or processor.max_tokens, room)
         rules = _rules(processor, timed)
@@ -119,11 +112,6 @@ class Listener(Generic[State]):
         return self.processor.previous, *self.before[1 - self.processor.positions // 2 :]
 
 
-def _share(logits: FloatArray, tokens: slice) -> float:
-    """Probability of any of the tokens, by logits [1, vocabulary]."""
-    return float(np.exp(log_sum(logits[0, tokens]) - log_sum(logits[0])))
-
-
 def _rules(processor: WhisperProcessor, timed: bool) -> TokenRules:
     times = None
     if timed and processor.no_timestamps is not None and processor.first_time is not None:
@@ -137,10 +125,9 @@ def _rules(processor: WhisperProcessor, timed: bool) -> TokenRules:
     )
 
 
-def _cut_in_pauses(listener: Listener[State], samples: FloatArray) -> Iterator[Segment]:
-    """A segment for each window; none of it is heard twice."""
+def _cut_in_pauses(listener: Listener[State], samples: FloatArray, at: int = 0) -> Iterator[Segment]:
+    """A segment for each window from sample `at` on; none of it is heard twice."""
     processor = listener.processor
-    at = 0
     while at == 0 or samples.size - at >= processor.minimum_samples:
         window = samples[at : at + processor.window_samples]
         if at + window.size < samples.size:
@@ -171,18 +158,23 @@ class _Stretch:
 
 
 def _follow_times(listener: Listener[State], samples: FloatArray) -> Iterator[Segment]:
-    """A segment for each stretch of text between two times."""
+    """A segment for each stretch of text between two times.
+
+    A model that ends its first text without the time that closes it was never taught to write times, though
+    its vocabulary has them: what it says of them is chance, and windows are cut in pauses.
+    """
     processor = listener.processor
-    at = 0
+    at, taught = 0, False
     while at == 0 or samples.size - at >= processor.minimum_samples:
         window = samples[at : at + processor.window_samples]
         heard = listener.hear(window, timed=True)
-        if at == 0 and listener.time_probability < _TAUGHT_TIMES and not listener.options.timestamps:
-            yield from _cut_in_pauses(listener, samples)
-            return
         advance = window.size
         if heard is not None:
             stretches = _stretches(heard.tokens, processor)
+            taught = taught or any(stretch.end is not None for stretch in stretches)
+            if stretches and heard.ended and not taught:
+                yield from _cut_in_pauses(listener, samples, at)
+                return
             if not heard.ended or at + window.size < samples.size:
                 advance = _advance(heard.tokens, stretches, processor, window.size)
             if advance < window.size:

@@ -83,7 +83,6 @@ class PitchGraphs:
             no_times = self.processor.no_timestamps
             timed = no_times is not None and no_times not in read[:asked]
             says = self._says(state.bursts, timed)
-            says = says if self.taught or not timed else [says[1]] * self.processor.positions
             logits[0, says[len(read) - asked]] = self.certainty
         return logits, Hears(state.bursts, read)
 
@@ -100,12 +99,13 @@ class PitchGraphs:
 
     def _says(self, bursts: Sequence[tuple[int, int, str]], timed: bool) -> list[int]:
         first_time = self.processor.first_time or 0
-        says = [first_time] if timed and not bursts else []
+        timed_well = timed and self.taught
+        says = [first_time] if timed and not (bursts and self.taught) else []
         for first, end, letter in bursts:
             begin, close = first_time + first // 2, first_time + (first // 2 + 1 if self.creeps else end // 2)
             word = [token_of(self.processor, b" "), token_of(self.processor, letter.encode())]
             cut = end == self.processor.mel.frames
-            says += [begin, *word, *([] if cut else [close])] if timed else word
+            says += [begin, *word, *([] if cut else [close])] if timed_well else word
             if timed and self.creeps:
                 return [*says, close, word[1], self.processor.end]
         return [*says, self.processor.end]
@@ -198,6 +198,11 @@ def test_a_model_that_was_not_taught_times_is_cut_in_pauses(processor: WhisperPr
     graphs = PitchGraphs(processor, taught=False)
     assert transcribe(graphs, processor, samples).text == " ".join(letter for _, _, letter in bursts)
     assert all(processor.no_timestamps in prompt for prompt in graphs.prompts[1:])
+    short, bursts = recording(processor, SECONDS - 0.2, 2)
+    asked = DecodingOptions(timestamps=True)
+    [segment] = transcribe(PitchGraphs(processor, taught=False), processor, short, asked).segments
+    assert (segment.start, segment.end) == (0.0, SECONDS - 0.2)
+    assert segment.text == " ".join(letter for _, _, letter in bursts)
 
 
 def test_a_model_that_creeps_gets_through(processor: WhisperProcessor) -> None:
