@@ -34,6 +34,7 @@ from bitvox.exporters.onnx.build import write_model
 from bitvox.exporters.onnx.costs import OnnxCosts
 from bitvox.exporters.onnx.session import open_session
 from bitvox.exporters.onnx.skeleton import build_skeleton
+from bitvox.exporters.onnx.standard import settle
 from bitvox.progress import Progress
 
 DEFAULT_OUT = REPOSITORY / "benchmarks" / "results" / "decoder_step.json"
@@ -157,7 +158,7 @@ def _packed(form: _Form, model: SpeechModel, skeleton: bytes) -> PackedModel:
     costs = OnnxCosts(model, skeleton, form.storage, form.kernels)
     plan = start_plan(model, costs, "onnx", "default", "dynamic", form.kernels)
     sites = (entry if entry.bits is None else entry.replace(bits=form.bits) for entry in plan.sites)
-    return lower(model, plan.replace(sites=tuple(sites), storage=form.storage))
+    return lower(model, settle(model, plan.replace(sites=tuple(sites), storage=form.storage)))
 
 
 def _interleave(folders: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
