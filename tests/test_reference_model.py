@@ -22,10 +22,11 @@ from bitvox.benchmarks.reference_model import (
     whisper_text,
     windows,
 )
-from bitvox.benchmarks.reference_model.data import Clip, JoinedClips, Mixture, augment, read_clip
+from bitvox.benchmarks.reference_model.data import Clip, JoinedClips, Mixture, as_float, augment, read_clip
 from bitvox.benchmarks.reference_model.evaluate import clustered_rate, rates, transcribe
 from bitvox.benchmarks.reference_model.make_voices import SAMPLE_VOICES, SPELLED, SPLITS, sample_texts
 from bitvox.benchmarks.reference_model.splicing import WordStock, align, cut_words
+from bitvox.compiler.frontend.loading import load_model
 
 ASSETS = Path(__file__).resolve().parents[1] / "bitvox" / "assets"
 SENTENCES = ("WE CALL IT BEAR", "THEN WE CALL THE MAN", "TOM GIVES UP BOXING")
@@ -277,3 +278,12 @@ def test_shipped_checkpoint_transcribes_the_sample_voices() -> None:
     clips = voice_clips("nora")[:8]
     result = rates("nora", clips, transcribe(model, processor, clips))
     assert result.wer.percent < 25
+
+
+def test_shipped_encoder_decoder_writes_by_name_what_transformers_writes() -> None:
+    clips = voice_clips("nora")[:6]
+    heard = evaluate.Checkpoint.load(ASSETS / "reference-whisper").listen(clips)
+    model = load_model("reference-whisper")
+    assert [model.transcribe(as_float(clip.audio)) for clip in clips] == heard
+    assert rates("nora", clips, heard).wer.percent < 60
+    assert model.transcribe(np.zeros(16_000, dtype=np.float32)) == ""

@@ -146,11 +146,11 @@ def rates(name: str, clips: Sequence[Clip], texts: Sequence[str]) -> Result:
     return Result(name, len(clips), len(set(speakers)), found[0], found[1])
 
 
-def evaluate(checkpoint: Checkpoint) -> list[Result]:
-    """The checkpoint's rates on every dev and test set."""
+def evaluate(checkpoint: Checkpoint, most: int | None = None) -> list[Result]:
+    """The checkpoint's rates on every dev and test set, of at most so many clips spread over its speakers."""
     results = []
     for corpus, split in SETS:
-        clips = load_clips(corpus, split)
+        clips = load_clips(corpus, split, most)
         results.append(rates(f"{corpus} {split}", clips, checkpoint.listen(clips)))
         print(format_row(results[-1]), flush=True)
     return results
@@ -183,11 +183,12 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--card", type=Path, metavar="RUN", help="write the card from this run's log")
     parser.add_argument("--hours", type=float, help="training time that the run was given")
+    parser.add_argument("--clips", type=int, help="at most so many clips of a set, spread over its speakers")
     values = parser.parse_args()
     if (values.card is None) != (values.hours is None):
         parser.error("--card and --hours go together: the card states how long the run trained")
     checkpoint = Checkpoint.load(values.model)
-    results = evaluate(checkpoint)
+    results = evaluate(checkpoint, values.clips)
     if values.card is not None:
         write_card(values.model, checkpoint, values.card, values.hours, results)
 

@@ -20,7 +20,7 @@ from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.frontend.sites import find_sites
 from bitvox.errors import InputError
 
-REFERENCE_MODELS = ("reference-ctc",)
+REFERENCE_MODELS = ("reference-ctc", "reference-whisper")
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -29,7 +29,7 @@ def load_model(name: str | Path) -> SpeechModel:
     """Load and prepare a checkpoint.
 
     Args:
-        name: A shipped reference model (`reference-ctc`), a local folder in the hub's layout, or a hub id.
+        name: A shipped model of `REFERENCE_MODELS`, a local folder in the hub's layout, or a hub id.
 
     Raises:
         InputError: There is no such checkpoint, its files are broken, or its architecture is not supported.
@@ -66,7 +66,8 @@ def resolve_checkpoint(name: str) -> Path:
         raise InputError(f"model '{name}': a file; a checkpoint is a folder with config.json and its weights")
     if not _HUB_ID.fullmatch(name):
         raise InputError(
-            f"model '{name}': no such folder; give a folder, a hub id (owner/name) or reference-ctc"
+            f"model '{name}': no such folder; give a folder, a hub id (owner/name) or "
+            + " or ".join(REFERENCE_MODELS)
         )
     return _download(name)
 

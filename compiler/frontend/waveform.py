@@ -179,7 +179,7 @@ def _load_classifier(architecture: str, folder: Path) -> tuple[torch.nn.Module, 
     return module, ClassifierProcessor(**_front_end(folder, config), labels=class_labels(folder, config))
 
 
-def class_labels(folder: Path, config: PreTrainedConfig) -> tuple[str, ...]:
+def class_labels(folder: Path, config: Any) -> tuple[str, ...]:
     """The label of each output; InputError where two have the same."""
     labels = tuple(config.id2label[index] for index in range(config.num_labels))
     if len(set(labels)) < len(labels):
