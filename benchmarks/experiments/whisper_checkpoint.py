@@ -30,7 +30,8 @@ def write_random_whisper(folder: Path, size: Size, seed: int = 0) -> int:
     width, layers, heads = _SIZES[size]
     tokenizer = _write_tokenizer(folder)
     names = ("<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>")
-    start, end, untimed = (tokenizer.convert_tokens_to_ids(name) for name in names)
+    ids = tokenizer.get_vocab()
+    start, end, untimed = (ids[name] for name in names)
     torch.manual_seed(seed)
     config = WhisperConfig(
         d_model=width,
