@@ -18,7 +18,8 @@ _METHOD = (
     "Memory is of a fresh process, less that of one that imports the same runtime and loads nothing. Times "
     "are CPU time of the one thread, models of both runtimes taking turns in one process: medians and "
     "quartiles, ratios round by round. Operators: least wall time of each node over a few runs, by the "
-    "runtime's own profiler; an XNNPACK delegate is timed as a whole and named after the nodes in it."
+    "runtime's own profiler; an XNNPACK delegate is timed as a whole and named after the nodes in it. On a "
+    "loaded machine the wall charges a long node for its neighbours: compare nodes, not their sum with a run."
 )
 
 
