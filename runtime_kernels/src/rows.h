@@ -232,17 +232,30 @@ void normalise(const float* x, float* y, size_t count, float scale, float bias, 
     for (size_t i = 0; i < count; ++i) y[i] = (x[i] - mean) * factor + shift;
 }
 
+using Run16 = float __attribute__((vector_size(64)));
+
+// Four sums of their own: as an array they would live in memory from tap to tap, at a tenth of the speed.
 void filter(const Grid& phases, const float* weight, int taps, float bias, float* y, size_t count) {
-    constexpr size_t kRun = 64;
+    constexpr size_t kLanes = 16, kRun = 4 * kLanes;
+    const auto load = [](const float* from) {
+        Run16 lanes;
+        std::memcpy(&lanes, from, sizeof lanes);
+        return lanes;
+    };
     size_t i = 0;
     for (; i + kRun <= count; i += kRun) {
-        float sums[kRun];
-        for (size_t lane = 0; lane < kRun; ++lane) sums[lane] = bias;
+        Run16 sum0 = Run16{} + bias, sum1 = sum0, sum2 = sum0, sum3 = sum0;
         for (int j = 0; j < taps; ++j) {
             const float* from = phases.data + j % phases.rows * phases.stride + j / phases.rows + i;
-            for (size_t lane = 0; lane < kRun; ++lane) sums[lane] += weight[j] * from[lane];
+            sum0 += weight[j] * load(from);
+            sum1 += weight[j] * load(from + kLanes);
+            sum2 += weight[j] * load(from + 2 * kLanes);
+            sum3 += weight[j] * load(from + 3 * kLanes);
         }
-        std::memcpy(y + i, sums, sizeof sums);
+        std::memcpy(y + i, &sum0, sizeof sum0);
+        std::memcpy(y + i + kLanes, &sum1, sizeof sum1);
+        std::memcpy(y + i + 2 * kLanes, &sum2, sizeof sum2);
+        std::memcpy(y + i + 3 * kLanes, &sum3, sizeof sum3);
     }
     for (; i < count; ++i) {
         float sum = bias;
