@@ -174,9 +174,8 @@ def _others(results: Results) -> list[Goal]:
         for row in extractor
         for bits in WIDTHS
     ]
-    # The best rounds: in the others, something else may have had the second core.
     threads = [
-        (min(row["us"][f"ours {bits} x1"]) / min(row["us"][f"ours {bits} x2"]), _where(row, f", {bits} bits"))
+        (_median(row, f"ours {bits} x1", f"ours {bits} x2"), _where(row, f", {bits} bits"))
         for row in results["threads"]
         for bits in (2, 4, 8)
     ]

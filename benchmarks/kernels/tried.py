@@ -82,10 +82,10 @@ TRIED = {
         " CPU has AMX, QLinearConv multiplies by it also beside our avx512vnni path."
     ),
     "two threads against one": (
-        "Wall time of the best rounds. Threads own a contiguous share each, so that caches stay warm, and"
-        " take from the other's end when theirs is done; a late thread delays nobody. Sharing out by"
-        " column costs each thread the quantising of all rows, waking it about 1 us: layers of less than"
-        " 40 us keep those. Static halves by row were slower for M = 50 (1.4 to 1.7), one queue for all"
-        " threads lost to cold caches."
+        "Wall time, and whatever else had the second core counts. Threads own a contiguous share each, so"
+        " that caches stay warm, and take from the other's end when theirs is done; a late thread delays"
+        " nobody. Sharing out by column costs each thread the quantising of all rows, waking it about 1 us:"
+        " layers of less than 40 us keep those. Static halves by row were slower for M = 50 (1.4 to 1.7),"
+        " one queue for all threads lost to cold caches."
     ),
 }

@@ -43,16 +43,21 @@ class Widths(torch.nn.Module):
 
 
 def program(
-    module: torch.nn.Module, x: NDArray[np.float32], dynamic: int, alignment: int = 64, least: int = 2
+    module: torch.nn.Module,
+    x: NDArray[np.float32],
+    dynamic: int | None,
+    alignment: int = 64,
+    least: int = 2,
 ) -> bytes:
-    """The module as an ExecuTorch program whose dimension `dynamic` may be up to 400."""
+    """The module as an ExecuTorch program whose dimension `dynamic`, if any, may be up to 400."""
     from executorch.exir import ExecutorchBackendConfig, to_edge
 
+    lengths = {} if dynamic is None else {dynamic: torch.export.Dim("d", min=least, max=400)}
     with quiet():
         exported = torch.export.export(
             module,
             (torch.from_numpy(x),),
-            dynamic_shapes=({dynamic: torch.export.Dim("d", min=least, max=400)},),
+            dynamic_shapes=(lengths,),
         )
         config = ExecutorchBackendConfig(constant_tensor_alignment=alignment)
         return bytes(to_edge(exported).to_executorch(config).buffer)
@@ -146,13 +151,18 @@ def test_wave_conv1d_is_torch_conv1d(random: np.random.Generator, stride: int) -
             return torch.ops.bitvox.wave_conv1d(x, self.weight, self.bias, stride)
 
     module = Filters()
-    example = random.standard_normal((2, 1, 50)).astype(np.float32)
-    least = 7 + stride  # torch.export takes a length that may be 1 for a constant
-    run = load(program(module, example, dynamic=2, least=least))
-    for frames in (least, 50, 333):  # the last takes whole vectors and what is left of one
+
+    def check(run: Callable[[NDArray[np.float32]], list[NDArray[np.float32]]], frames: int) -> None:
         x = random.standard_normal((2, 1, frames)).astype(np.float32)
         expected = torch.nn.functional.conv1d(torch.from_numpy(x), module.weight, module.bias, stride)
         np.testing.assert_allclose(run(x)[0], expected.numpy(), rtol=1e-5, atol=1e-5)
+
+    # torch.export takes a length that may be 1 for a constant, so one output frame has a program of its own.
+    check(load(program(module, np.zeros((2, 1, 7), np.float32), dynamic=None)), 7)
+    least = 7 + stride
+    run = load(program(module, np.zeros((2, 1, 50), np.float32), dynamic=2, least=least))
+    for frames in (least, 50, 333):  # the last takes whole vectors and what is left of one
+        check(run, frames)
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu"])
