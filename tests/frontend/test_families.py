@@ -59,7 +59,8 @@ def test_logits_are_those_of_transformers(checkpoint: tuple[str, Path]) -> None:
             expected = np.atleast_2d(reference(read).logits[0].numpy())
             logits = np.atleast_2d(model.module(read)[0].numpy())
         np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
-        np.testing.assert_allclose(model.logits(samples), expected, atol=1e-4 * np.abs(expected).max())
+        near = 1e-4 if tiny.reads_mel else 1e-5  # a log-mel front end is transformers' own to float32
+        np.testing.assert_allclose(model.logits(samples), expected, atol=near * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["bert", "bert-relative", "bert-rotary", "parakeet", "parakeet-bare"])
@@ -83,7 +84,7 @@ def test_a_published_checkpoint_lacks_the_mask_embedding(
     state = load_file(copy / "model.safetensors")
     masked = [key for key in state if key.endswith("masked_spec_embed")]
     if not masked:
-        pytest.skip("it has none")
+        pytest.skip(f"{TINY[name].architecture} has no mask embedding that a checkpoint could lack")
     state.pop(*masked)
     save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
     samples = noise_clips()[0]
@@ -127,14 +128,21 @@ def test_what_a_family_must_rewrite_is_refused_by_name_without_it(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "name", ["conformer-relative", "conformer-rotary", "bert-relative", "bert-rotary", "parakeet"]
+    ("name", "frames"),
+    [
+        ("conformer-relative", (11, 113)),
+        ("conformer-rotary", (11, 113)),
+        ("bert-relative", (2, 27)),
+        ("bert-rotary", (2, 27)),
+        ("parakeet", (2, 14)),
+    ],
 )
-def test_positions_are_computed_for_each_clip_and_not_kept(name: str) -> None:
+def test_positions_are_computed_for_each_clip_and_not_kept(name: str, frames: tuple[int, int]) -> None:
     """transformers keeps a table of the longest clip, which would be a constant of every file."""
     model = tiny_family(name)
     short, long = (noise_clips(1, samples)[0] for samples in (900, 9000))
     first = model.logits(short)
-    assert len(model.logits(long)) > len(first)
+    assert (len(first), len(model.logits(long))) == frames
     np.testing.assert_array_equal(model.logits(short), first)
     assert max(value.numel() for value in model.module.buffers()) < 1000
 
