@@ -7,11 +7,14 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+from typer.testing import CliRunner
 
+from bitvox.cli import app
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
 from bitvox.compiler.passes.base import PassContext
@@ -90,3 +93,11 @@ class PackedCosts:
 def tiny_context(conv_bias: bool = False) -> PassContext:
     """The tiny model with three clips of noise."""
     return PassContext(tiny_model(conv_bias), noise_clips(), PackedCosts())
+
+
+def run(*words: object) -> dict[str, Any]:
+    """Run `bitvox WORDS --json` and return the one document that it prints."""
+    result = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +12,8 @@ from typer.testing import CliRunner
 from bitvox.cli import app
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.exporters.manifest import Manifest
-from support import noise_clips
+from support import noise_clips, run
 from tiny_families import LABELS, TINY
-
-
-def run(*words: object) -> dict[str, Any]:
-    """Run `bitvox WORDS --json` and return the one document that it prints."""
-    result = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
 
-from bitvox.cli import app
-from support import write_tiny_checkpoint
+from support import run, write_tiny_checkpoint
 
 pytestmark = pytest.mark.tiny
-
-
-def run(*words: object) -> dict[str, Any]:
-    """Run `bitvox WORDS --json` and return the one document that it prints."""
-    result = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
 
 
 @pytest.fixture(scope="module")

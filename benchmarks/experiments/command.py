@@ -28,6 +28,24 @@ def results_file(parser: argparse.ArgumentParser, options: argparse.Namespace, d
     return default
 
 
+def run_on_speech(
+    name: str,
+    description: str | None,
+    default: Path,
+    work: Callable[[Path, argparse.Namespace, Progress], object],
+) -> int:
+    """The command line of an experiment on recordings: `--out`, `--model`, `--limit`; returns the exit code.
+
+    `work` is called with the results file, the options and the progress.
+    """
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    parser.add_argument("--out", type=Path, help="results file")
+    parser.add_argument("--model", default="reference-ctc", help="checkpoint, as `bitvox compile` takes it")
+    parser.add_argument("--limit", type=int, help="most recordings of each test set, for a trial")
+    options = parser.parse_args()
+    return run(lambda progress: work(results_file(parser, options, default), options, progress))
+
+
 def run(work: Callable[[Progress], object]) -> int:
     """Do the work of an experiment; returns the exit code."""
     try:

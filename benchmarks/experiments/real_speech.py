@@ -21,7 +21,7 @@ from typing import Any, get_args
 
 from bitvox.benchmarks.dataset import Dataset, Utterance
 from bitvox.benchmarks.experiments.cells import Outcome, Workplace, open_worker, run_cell
-from bitvox.benchmarks.experiments.command import results_file, run
+from bitvox.benchmarks.experiments.command import run_on_speech
 from bitvox.benchmarks.experiments.ladder import Ladder, measure_ladder
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow, score
@@ -264,18 +264,12 @@ def _workers(count: int, place: Workplace) -> Iterator[Executor]:
 
 def main() -> None:
     """Command line of the experiment."""
-    parser = argparse.ArgumentParser(prog="real_speech", description=__doc__)
-    parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--model", default="reference-ctc", help="checkpoint, as `bitvox compile` takes it")
-    parser.add_argument("--limit", type=int, help="most recordings of each test set, for a trial")
-    options = parser.parse_args()
 
-    def work(progress: Progress) -> None:
-        out = results_file(parser, options, DEFAULT_OUT)
+    def work(out: Path, options: argparse.Namespace, progress: Progress) -> None:
         setting = default_setting(speech_folder(), options.model, options.limit)
         real_speech(out, setting, progress, sys.argv[1:])
 
-    sys.exit(run(work))
+    sys.exit(run_on_speech("real_speech", __doc__, DEFAULT_OUT, work))
 
 
 def default_setting(speech: Path, model: str, limit: int | None) -> Setting:

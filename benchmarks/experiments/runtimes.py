@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
-from bitvox.benchmarks.experiments.command import results_file, run
+from bitvox.benchmarks.experiments.command import run_on_speech
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import (
     REPOSITORY,
@@ -257,18 +257,12 @@ def _listen(folder: Path, utterances: Sequence[Utterance]) -> list[str]:
 
 def main() -> None:
     """Command line of the experiment."""
-    parser = argparse.ArgumentParser(prog="runtimes", description=__doc__)
-    parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--model", default="reference-ctc", help="checkpoint, as `bitvox compile` takes it")
-    parser.add_argument("--limit", type=int, help="most test recordings, for a trial")
-    options = parser.parse_args()
 
-    def work(progress: Progress) -> None:
-        out = results_file(parser, options, DEFAULT_OUT)
+    def work(out: Path, options: argparse.Namespace, progress: Progress) -> None:
         setting = default_setting(speech_folder(), options.model, options.limit)
         runtimes(out, setting, progress, sys.argv[1:])
 
-    sys.exit(run(work))
+    sys.exit(run_on_speech("runtimes", __doc__, DEFAULT_OUT, work))
 
 
 def default_setting(speech: Path, model: str, limit: int | None) -> Setting:

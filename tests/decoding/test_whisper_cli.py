@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +11,7 @@ from typer.testing import CliRunner
 from whisper_checkpoint import write_checkpoint
 
 from bitvox.cli import app
-
-
-def run(*words: object) -> dict[str, Any]:
-    """Run `bitvox WORDS --json` and return the one document that it prints."""
-    result = CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    document: dict[str, Any] = json.loads(result.stdout)
-    return document
+from support import run
 
 
 @pytest.fixture(scope="module")
