@@ -19,7 +19,7 @@ setup: $(READY)
 $(READY): pyproject.toml CMakeLists.txt $(wildcard runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/* \
 		runtime_kernels/adapters/executorch/*)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --editable '.[executorch,test]'
+	$(PY) -m pip install --quiet --editable '.[executorch,experiments,test]'
 	$(PY) -m pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from bitvox.commands import compiling, inspecting, judging, running
+from bitvox.commands import compiling, inspecting, judging, reproducing, running
 from bitvox.commands.output import print_failure
 from bitvox.errors import BitvoxError
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (compiling, running, judging, inspecting):
+for group in (compiling, running, judging, inspecting, reproducing):
     group.register(app)
 
 

@@ -1,14 +1,12 @@
 """One step of Whisper's decoder, one token of one hypothesis, in the forms that a user could pick.
 
-    python -m bitvox.benchmarks.experiments.decoder_step
+    bitvox reproduce decoder-step
 
 Random weights of full size: time and bytes do not depend on what a model has learnt.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bitvox.benchmarks.experiments.command import results_file, run
+from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.provenance import commit, provenance
-from bitvox.benchmarks.experiments.results import REPOSITORY, Cell, Document, Notebook, Schema, cell_key
+from bitvox.benchmarks.experiments.results import Cell, Document, Notebook, Schema, cell_key
 from bitvox.benchmarks.experiments.whisper_checkpoint import Size, write_random_whisper
 from bitvox.benchmarks.latency import Spread
 from bitvox.benchmarks.machine import machine
@@ -37,7 +35,6 @@ from bitvox.exporters.onnx.skeleton import build_skeleton
 from bitvox.exporters.onnx.standard import settle
 from bitvox.progress import Progress
 
-DEFAULT_OUT = REPOSITORY / "benchmarks" / "results" / "decoder_step.json"
 SIZES: tuple[Size, ...] = ("tiny", "base", "small")
 FP32_GOAL, PEER_GOAL = 2.0, 1.3
 
@@ -94,7 +91,7 @@ def decoder_step(
     out: Path, sizes: Sequence[Size], progress: Progress, arguments: Sequence[str] = ()
 ) -> StepDocument:
     """Measure the sizes that the file lacks, and write it."""
-    found = provenance("decoder_step", arguments, "Whisper with random weights", "", {})
+    found = provenance("decoder-step", arguments, "Whisper with random weights", "", {})
     notebook = Notebook(out, StepDocument, "decoder_step", found)
     keys = {size: cell_key(size=size, past=_PAST, rounds=_ROUNDS) for size in sizes}
     notebook.keep(list(keys.values()))
@@ -176,19 +173,6 @@ def _interleave(folders: Sequence[Path], shape: Sequence[int]) -> np.ndarray:
     return times[_WARM_UP:]
 
 
-def main() -> None:
-    """Command line of the experiment."""
-    parser = argparse.ArgumentParser(prog="decoder_step", description=__doc__)
-    parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="sizes of Whisper")
-    options = parser.parse_args()
-
-    def work(progress: Progress) -> None:
-        out = results_file(parser, options, DEFAULT_OUT)
-        decoder_step(out, options.sizes, progress, sys.argv[1:])
-
-    sys.exit(run(work))
-
-
-if __name__ == "__main__":
-    main()
+def measure(options: Options, progress: Progress) -> StepDocument:
+    """`bitvox reproduce decoder-step`."""
+    return decoder_step(options.out, SIZES, progress, options.arguments)

@@ -1,6 +1,6 @@
 """A model of wav2vec2-base's size (94.4 million parameters, random weights) compiled to 45 MB and run.
 
-    python -m bitvox.benchmarks.experiments.full_size
+    bitvox reproduce full-size
 
 Random weights show size, time and memory, which do not depend on what a model has learnt; they say nothing
 about its words.
@@ -8,7 +8,6 @@ about its words.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -25,9 +24,9 @@ from typing import Any
 from transformers import Wav2Vec2Config
 
 from bitvox.benchmarks.experiments.checkpoint import write_random_checkpoint
-from bitvox.benchmarks.experiments.command import results_file, run
+from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.provenance import commit, provenance
-from bitvox.benchmarks.experiments.results import REPOSITORY, Cell, Document, Notebook, Schema, cell_key
+from bitvox.benchmarks.experiments.results import Cell, Document, Notebook, Schema, cell_key
 from bitvox.benchmarks.latency import BenchReport, Measured, Spread, bench
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import SpeechModel
@@ -38,7 +37,7 @@ from bitvox.memory import memory
 from bitvox.progress import Progress, no_progress
 from bitvox.sizes import parse_size
 
-DEFAULT_OUT = REPOSITORY / "benchmarks" / "results" / "full_size.json"
+_BUDGET, _SECONDS = "45MB", 3.0
 MEMORY_LIMIT = 12 * 10**9
 RATIO_GOAL = 0.65
 
@@ -127,7 +126,7 @@ def full_size(
         progress("checkpoint", 1, 1)
         name = f"Wav2Vec2ForCTC with {parameters} random weights"
         data = {"voice": f"{_CLIPS} clips of the synthetic sample voice {_VOICE}"}
-        found = provenance("full_size", arguments, name, model.fingerprint, data)
+        found = provenance("full-size", arguments, name, model.fingerprint, data)
         notebook = Notebook(out, FullSizeDocument, "full_size", found)
         key = cell_key(fingerprint=model.fingerprint, budget=budget, seconds=seconds, clips=_CLIPS)
         notebook.keep([key])
@@ -222,20 +221,6 @@ def _environment(cache: str) -> dict[str, str]:
     return {**os.environ, "BITVOX_CACHE": cache}
 
 
-def main() -> None:
-    """Command line of the experiment."""
-    parser = argparse.ArgumentParser(prog="full_size", description=__doc__)
-    parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--budget", default="45MB", help="ceiling on the bundle")
-    parser.add_argument("--seconds", type=float, default=3.0, help="audio that is run")
-    options = parser.parse_args()
-
-    def work(progress: Progress) -> None:
-        out = results_file(parser, options, DEFAULT_OUT)
-        full_size(out, options.budget, options.seconds, progress, sys.argv[1:])
-
-    sys.exit(run(work))
-
-
-if __name__ == "__main__":
-    main()
+def measure(options: Options, progress: Progress) -> FullSizeDocument:
+    """`bitvox reproduce full-size`."""
+    return full_size(options.out, _BUDGET, _SECONDS, progress, options.arguments)

@@ -1,6 +1,6 @@
 """Methods at equal true bytes on AN4: every allocation with every rounding that it goes with.
 
-    python -m bitvox.benchmarks.experiments.head_to_head
+    bitvox reproduce head-to-head
 
 On the dev speakers, which methods may be chosen by; `--split test` is for once, when they have been. Every
 budget is what a model of that many bits a weight takes in the files of its bundle. What is judged is the
@@ -10,51 +10,33 @@ finished are kept, so that the same command goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor
-from torch.nn import functional
 
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
-from bitvox.benchmarks.experiments.command import results_file, run
-from bitvox.benchmarks.experiments.ladder import Ladder, measure_ladder
-from bitvox.benchmarks.experiments.provenance import commit, provenance
-from bitvox.benchmarks.experiments.results import (
-    REPOSITORY,
-    Cell,
-    Document,
-    Errors,
-    Notebook,
-    Rate,
-    Schema,
-    cell_key,
+from bitvox.benchmarks.experiments.experiment import Options, Split
+from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
+from bitvox.benchmarks.experiments.provenance import provenance
+from bitvox.benchmarks.experiments.results import Document, Notebook, Rate, Schema, cell_key
+from bitvox.benchmarks.experiments.speech import (
+    AN4,
+    described,
+    draw_clips,
+    gather,
+    read_split,
+    speech_folder,
+    stratified,
 )
-from bitvox.benchmarks.experiments.speech import AN4, described, draw_clips, gather, read_split, speech_folder
-from bitvox.benchmarks.experiments.unit_calibration import calibrate_by_unit
-from bitvox.compiler.frontend.audio import read_clip
-from bitvox.compiler.lowering.rounding import round_sites
-from bitvox.compiler.passes.base import PassContext
-from bitvox.compiler.passes.bytes import average_bits
-from bitvox.compiler.passes.plan import QuantPlan
-from bitvox.compiler.passes.quantizer import quantise_module
-from bitvox.errors import RequestError
-from bitvox.planning import allocated_plan, byte_costs, plan_for
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest, Order
-from bitvox.store import FileStore, default_store
-from bitvox.voice import Voice, read_voice
+from bitvox.store import default_store
+from bitvox.voice import read_voice
 
-RESULTS = REPOSITORY / "benchmarks" / "results"
 BITS = (2.2, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 SEED = 0
 
@@ -79,38 +61,8 @@ class Setting:
     model: str
     calibration: tuple[Utterance, ...]
     judged: Dataset
-    split: Literal["dev", "test"] = "dev"
+    split: Split = "dev"
     bits: tuple[float, ...] = BITS
-
-
-class HeadRow(Cell):
-    """One method at one budget.
-
-    Attributes:
-        method: As `bitvox compile` takes it, or `full precision`; its options follow.
-        bits: Average whose bytes are the budget.
-        bytes: Of the bundle, sized by its files.
-        words: Word errors; `difference`: their rate minus that of full precision, in points.
-        divergence: KL(full precision || row), mean over frames.
-        texts: What was written of each recording, for paired comparisons.
-    """
-
-    method: str
-    order: str | None = None
-    calibration: str | None = None
-    rounding: str | None = None
-    effort: str | None = None
-    bits: float | None = None
-    budget: int | None = None
-    unreachable: str | None = None
-    bytes: int = 0
-    average_bits: float = 32.0
-    widths: dict[str, int] = Field(default_factory=dict)
-    plan: str = ""
-    words: Errors
-    difference: Rate
-    divergence: float
-    texts: tuple[str, ...]
 
 
 class Comparison(Schema):
@@ -128,7 +80,7 @@ class Comparison(Schema):
     share: float | None
 
 
-class HeadDocument(Document[HeadRow, Comparison]):
+class HeadDocument(Document[JudgedRow, Comparison]):
     """`head_to_head_dev.json` and `head_to_head_test.json`."""
 
 
@@ -140,16 +92,15 @@ def head_to_head(
         audio = gather(setting.calibration, Path(scratch) / "clips")
         base = CompileRequest(setting.model, audio=audio, activations="dynamic", seed=SEED)
         store = default_store()
-        judge = _Judge(read_voice(base, store, no_progress), setting.judged, store)
+        judge = Judge(read_voice(base, store, no_progress), setting.judged, store)
         data = {
             AN4: f"{setting.split}: {described(setting.judged)}",
             "calibration": f"{AN4} train: {len(setting.calibration)} clips drawn by seed, a quarter left out",
         }
         fingerprint = judge.voice.model.fingerprint
-        found = provenance("head_to_head", arguments, setting.model, fingerprint, data)
+        found = provenance("head-to-head", arguments, setting.model, fingerprint, data)
         notebook = Notebook(out, HeadDocument, f"head_to_head_{setting.split}", found)
-        widest = plan_for(judge.voice, replace(base, budget=1 << 40), store, no_progress)
-        ladder = measure_ladder(judge.voice, widest)
+        ladder = judge.ladder(base)
         requests: list[tuple[float | None, CompileRequest | None]] = [(None, None)]
         gptq = replace(base, rounding="gptq")
         budgets = [
@@ -164,7 +115,7 @@ def head_to_head(
         for number, (key, (bits, request)) in enumerate(zip(keys, requests, strict=True)):
             progress("head to head", number, len(keys))
             if notebook.get(key) is None:
-                notebook.add(judge.row(key, bits, request))
+                notebook.add(judge.row(JudgedRow, key, bits, request))
         progress("head to head", len(keys), len(keys))
         rows = [row for key in keys if (row := notebook.get(key)) is not None]
         document = notebook.write(keys, tuple(_comparisons(rows, setting.judged)))
@@ -198,97 +149,7 @@ def _key(setting: Setting, fingerprint: str, request: CompileRequest | None) -> 
     )
 
 
-class _Judge:
-    """One process's model, voice and judged clips."""
-
-    def __init__(self, voice: Voice, judged: Dataset, store: FileStore) -> None:
-        self.voice, self.store, self.judged = voice, store, judged
-        rate = voice.model.processor.sampling_rate
-        clips = [read_clip(utterance.path, rate).samples for utterance in judged.utterances]
-        self.inputs = [voice.model.inputs(samples) for samples in clips]
-        self.expected = self._logits(voice.model.module)
-        self.said = [utterance.text or "" for utterance in judged.utterances]
-        self.speakers, _ = clusters(judged.utterances)
-        self.full = [voice.model.processor.decode(one.numpy()) for one in self.expected]
-
-    def budget(self, base: CompileRequest, ladder: Ladder, bits: float) -> int:
-        """Bytes of the bundle of one width, or as far between two as `bits` is."""
-        if not bits.is_integer():
-            return ladder.at_average(bits)[0]
-        uniform = replace(base, method="uniform", budget=ladder.only(int(bits)))
-        return allocated_plan(self.voice, uniform, self.store, no_progress).total_bytes
-
-    def row(self, key: str, bits: float | None, request: CompileRequest | None) -> HeadRow:
-        """A finished row; without a request, that of full precision."""
-        if request is None:
-            return self._scored(self.voice.model.module, key=key, method="full precision")
-        asked = _asked(request) | {"bits": bits, "budget": request.budget}
-        try:
-            plan = self._plan(request)
-        except RequestError as error:
-            return self._scored(self.voice.model.module, key=key, unreachable=str(error), **asked)
-        context = self._context(plan)
-        module = quantise_module(self.voice.model, plan, round_sites(context, plan, self.store))
-        return self._scored(
-            module,
-            key=key,
-            bytes=plan.total_bytes,
-            average_bits=round(average_bits(self.voice.model, plan), 4),
-            widths=dict(sorted(Counter(str(entry.bits or "float") for entry in plan.sites).items())),
-            plan=plan.method,
-            **asked,
-        )
-
-    def _plan(self, request: CompileRequest) -> QuantPlan:
-        plan = allocated_plan(self.voice, request, self.store, no_progress)
-        if request.calibration == "min-max":  # which leaves steps alone, and nothing else is calibrated
-            return plan
-        return calibrate_by_unit(self._context(plan), plan, request.calibration, request.seed, self.store)
-
-    def _context(self, plan: QuantPlan) -> PassContext:
-        costs = byte_costs(self.voice, plan.storage, plan.kernels)
-        return PassContext(self.voice.model, self.voice.samples, costs)
-
-    @torch.inference_mode()
-    def _logits(self, module: torch.nn.Module) -> list[Tensor]:
-        return [module(*inputs)[0] for inputs in self.inputs]
-
-    def _scored(self, module: torch.nn.Module, **fields: object) -> HeadRow:
-        logits = self._logits(module)
-        texts = tuple(self.voice.model.processor.decode(one.numpy()) for one in logits)
-        ours, full = metrics.count_words(self.said, texts), metrics.count_words(self.said, self.full)
-        return HeadRow.model_validate(
-            {
-                "commit": commit(),
-                "words": Errors.of(metrics.error_rate(ours, self.speakers)),
-                "difference": Rate.of(metrics.rate_difference(ours, full, self.speakers)),
-                "divergence": round(_divergence(logits, self.expected), 9),
-                "texts": texts,
-                **fields,
-            }
-        )
-
-
-def _divergence(logits: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    total, frames = 0.0, 0
-    for found, wanted in zip(logits, expected, strict=True):
-        ours, theirs = (functional.log_softmax(one.double(), dim=-1) for one in (found, wanted))
-        total += float(functional.kl_div(ours, theirs, reduction="sum", log_target=True))
-        frames += found.shape[0]
-    return total / frames
-
-
-def _asked(request: CompileRequest) -> dict[str, object]:
-    return {
-        "method": request.method,
-        "order": request.order if request.method == "myqasr" else None,
-        "calibration": request.calibration,
-        "rounding": request.chosen_rounding,
-        "effort": request.effort if request.method == "auto" else None,
-    }
-
-
-def _comparisons(rows: Sequence[HeadRow], judged: Dataset) -> Iterator[Comparison]:
+def _comparisons(rows: Sequence[JudgedRow], judged: Dataset) -> Iterator[Comparison]:
     """At each budget that has both."""
     speakers, _ = clusters(judged.utterances)
     said = [utterance.text or "" for utterance in judged.utterances]
@@ -310,27 +171,11 @@ def _comparisons(rows: Sequence[HeadRow], judged: Dataset) -> Iterator[Compariso
         )
 
 
-def main() -> None:
-    """Command line of the experiment."""
-    parser = argparse.ArgumentParser(prog="head_to_head", description=__doc__)
-    parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--model", default="reference-ctc", help="checkpoint, as `bitvox compile` takes it")
-    parser.add_argument("--split", choices=("dev", "test"), default="dev", help="speakers to judge on")
-    options = parser.parse_args()
-
-    def work(progress: Progress) -> None:
-        split: Literal["dev", "test"] = options.split
-        default = RESULTS / f"head_to_head_{split}.json"
-        parser.set_defaults(split=split)
-        out = results_file(parser, options, default)
-        speech = speech_folder()
-        calibration = draw_clips(read_split(speech, AN4, "train"), _CALIBRATION_CLIPS, SEED)
-        judged = read_split(speech, AN4, split)
-        torch.set_num_threads(1)
-        head_to_head(out, Setting(options.model, tuple(calibration), judged, split), progress, sys.argv[1:])
-
-    sys.exit(run(work))
-
-
-if __name__ == "__main__":
-    main()
+def measure(options: Options, progress: Progress) -> HeadDocument:
+    """`bitvox reproduce head-to-head`; a limit is one on the judged recordings."""
+    speech = speech_folder()
+    calibration = draw_clips(read_split(speech, AN4, "train"), _CALIBRATION_CLIPS, SEED)
+    judged = stratified(read_split(speech, AN4, options.split), options.limit, SEED)
+    torch.set_num_threads(1)
+    setting = Setting(options.model, tuple(calibration), judged, options.split)
+    return head_to_head(options.out, setting, progress, options.arguments)

@@ -15,12 +15,11 @@ _PACKAGES = ("bitvox", "torch", "transformers", "onnx", "onnxruntime", "onnxscri
 
 
 def provenance(
-    module: str, arguments: Sequence[str], model: str, fingerprint: str, data: dict[str, str]
+    name: str, arguments: Sequence[str], model: str, fingerprint: str, data: dict[str, str]
 ) -> Provenance:
-    """What is known of a run that starts now."""
-    words = ["python", "-m", f"bitvox.benchmarks.experiments.{module}", *arguments]
+    """What is known of a run that starts now of the experiment of that name."""
     return Provenance(
-        command=shlex.join(words),
+        command=shlex.join(["bitvox", "reproduce", name, *arguments]),
         commit=commit(),
         versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         machine=machine(),

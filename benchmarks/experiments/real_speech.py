@@ -1,6 +1,6 @@
 """Full precision, uniform widths and myQASR on real speech, at equal bytes.
 
-    python -m bitvox.benchmarks.experiments.real_speech
+    bitvox reproduce real-speech
 
 Each uniform bundle sets the budget of all the others in its row of bytes. All are calibrated on the same
 clips of training speakers; a bundle is compiled once and judged on both test sets.
@@ -8,10 +8,8 @@ clips of training speakers; a bundle is compiled once and judged on both test se
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import multiprocessing
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -21,11 +19,11 @@ from typing import Any, get_args
 
 from bitvox.benchmarks.dataset import Dataset, Utterance
 from bitvox.benchmarks.experiments.cells import Outcome, Workplace, open_worker, run_cell
-from bitvox.benchmarks.experiments.command import run_on_speech
+from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.ladder import Ladder, measure_ladder
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow, score
-from bitvox.benchmarks.experiments.results import REPOSITORY, Notebook, Schema, cell_key
+from bitvox.benchmarks.experiments.results import Notebook, Schema, cell_key
 from bitvox.benchmarks.experiments.speech import (
     AN4,
     SPEECHOCEAN,
@@ -42,7 +40,6 @@ from bitvox.request import Calibration, CompileRequest, Order, Tier
 from bitvox.store import default_store
 from bitvox.voice import read_voice
 
-DEFAULT_OUT = REPOSITORY / "benchmarks" / "results" / "real_speech.json"
 WIDTHS = (8, 6, 5, 4, 3)
 # At the bytes of a uniform bundle myQASR's walk ends next to that bundle; half-way its orders differ most.
 HALF_WAY = (5.5, 4.5, 3.5)
@@ -97,7 +94,7 @@ def real_speech(
         data["calibration"] = (
             f"{AN4} train: {len(setting.calibration)} clips drawn by seed, a quarter held out"
         )
-        found = provenance("real_speech", arguments, setting.model, fingerprint, data)
+        found = provenance("real-speech", arguments, setting.model, fingerprint, data)
         notebook = Notebook(out, SpeechDocument, "real_speech", found)
         place = Workplace(setting.model, audio, {name: _paths(test) for name, test in setting.tests.items()})
         with _workers(setting.workers, place) as executor:
@@ -262,16 +259,6 @@ def _workers(count: int, place: Workplace) -> Iterator[Executor]:
         yield executor
 
 
-def main() -> None:
-    """Command line of the experiment."""
-
-    def work(out: Path, options: argparse.Namespace, progress: Progress) -> None:
-        setting = default_setting(speech_folder(), options.model, options.limit)
-        real_speech(out, setting, progress, sys.argv[1:])
-
-    sys.exit(run_on_speech("real_speech", __doc__, DEFAULT_OUT, work))
-
-
 def default_setting(speech: Path, model: str, limit: int | None) -> Setting:
     """The experiment on AN4 and speechocean762."""
     sizes = {AN4: limit, SPEECHOCEAN: min(limit or _SPEECHOCEAN_CLIPS, _SPEECHOCEAN_CLIPS)}
@@ -280,5 +267,7 @@ def default_setting(speech: Path, model: str, limit: int | None) -> Setting:
     return Setting(model, tuple(calibration), tests)
 
 
-if __name__ == "__main__":
-    main()
+def measure(options: Options, progress: Progress) -> SpeechDocument:
+    """`bitvox reproduce real-speech`; a limit is one on the recordings of each test set."""
+    setting = default_setting(speech_folder(), options.model, options.limit)
+    return real_speech(options.out, setting, progress, options.arguments)

@@ -7,17 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from bitvox.benchmarks.experiments import (
-    report_full_size,
-    report_head_to_head,
-    report_real_speech,
-    report_runtimes,
-    report_voices,
-)
 from bitvox.benchmarks.experiments.command import run
+from bitvox.benchmarks.experiments.registry import EXPERIMENTS
 from bitvox.benchmarks.experiments.results import REPOSITORY, write_text
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -45,23 +38,16 @@ The recordings are not part of this repository. The sample voices are synthetic 
 def report(results: Path) -> str:
     """The page; an experiment that has no file yet is left out."""
     sections = [_HEAD]
-    for name, render in _SECTIONS.items():
-        path = results / f"{name}.json"
-        if path.exists():
-            sections.append(render(path))
+    for experiment in EXPERIMENTS:
+        for stem in experiment.stems():
+            path = results / f"{stem}.json"
+            if path.exists():
+                sections.append(experiment.section(path))
+                if experiment.figure is not None:
+                    sections.append(f"![{experiment.name}](../benchmarks/results/{stem}.svg)")
     if (results / "kernels.md").exists():
         sections.append("## Kernels\n\nSee [kernels.md](../benchmarks/results/kernels.md).")
     return "\n\n".join([*sections, _SOURCES]) + "\n"
-
-
-_SECTIONS: dict[str, Callable[[Path], str]] = {
-    "voices": report_voices.section,
-    "real_speech": report_real_speech.section,
-    "head_to_head_dev": report_head_to_head.section,
-    "head_to_head_test": report_head_to_head.section,
-    "runtimes": report_runtimes.section,
-    "full_size": report_full_size.section,
-}
 
 
 def main() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitvox.benchmarks.experiments.head_to_head import Comparison, HeadDocument, HeadRow
+from bitvox.benchmarks.experiments.figures import Line, Panel, draw
+from bitvox.benchmarks.experiments.head_to_head import Comparison, HeadDocument
+from bitvox.benchmarks.experiments.judge import JudgedRow
 from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.tables import count, excludes_zero, origin, percent, points, table
 
@@ -35,7 +38,29 @@ def section(path: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _rows(rows: Sequence[HeadRow]) -> str:
+def figure(path: Path, out: Path) -> None:
+    """WER over bits, a line a method."""
+    document = read_document(path, HeadDocument)
+    lines: dict[str, list[JudgedRow]] = defaultdict(list)
+    for row in document.rows:
+        if row.bits is not None and not row.unreachable:
+            lines[_name(row)].append(row)
+    drawn = [
+        Line(name, tuple(row.bits or 0.0 for row in rows), tuple(row.difference for row in rows))
+        for name, rows in lines.items()
+    ]
+    draw(
+        [Panel("methods at equal bytes", "bits a weight", "WER − full precision", tuple(drawn), zero=True)],
+        out,
+    )
+
+
+def _name(row: JudgedRow) -> str:
+    words = (row.method, row.order, row.effort, row.rounding, row.calibration)
+    return ", ".join(word for word in words if word not in (None, "normal", "min-max"))
+
+
+def _rows(rows: Sequence[JudgedRow]) -> str:
     headers = (
         "budget of",
         "method",
@@ -51,7 +76,7 @@ def _rows(rows: Sequence[HeadRow]) -> str:
     return table(headers, [_line(row) for row in rows])
 
 
-def _line(row: HeadRow) -> tuple[object, ...]:
+def _line(row: JudgedRow) -> tuple[object, ...]:
     method = row.method if row.effort in (None, "normal") else f"{row.method} ({row.effort})"
     anchor = "" if row.bits is None else f"{row.bits:g} bits"
     options = (anchor, method, row.order or "", row.calibration or "", row.rounding or "")

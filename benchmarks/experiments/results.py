@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitvox.benchmarks.metrics import ErrorRate, Interval
+from bitvox.code_version import code_version
 from bitvox.errors import InputError
 
 FORMAT = 1
@@ -187,5 +188,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cell_key(**parts: object) -> str:
-    """Digest of what a cell depends on: the checkpoint's fingerprint, the request, the clips."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    """Digest of what a cell depends on: the code, and in `parts` checkpoint, request and clips."""
+    made = {"code": code_version("torch", "transformers", "onnxruntime"), **parts}
+    return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -1,6 +1,6 @@
 """Three runtimes: the same budgets in each on real speech, and one plan in all of them, clip by clip.
 
-    python -m bitvox.benchmarks.experiments.runtimes
+    bitvox reproduce runtimes
 
 All bundles are calibrated on the same clips of training speakers. At one budget the runtimes have different
 plans, because they need different bytes beside the weights. One plan in all of them shows the runtimes alone:
@@ -9,9 +9,7 @@ where two compute the same integers, they should write the same texts.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +17,9 @@ from pathlib import Path
 
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
-from bitvox.benchmarks.experiments.command import run_on_speech
+from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import (
-    REPOSITORY,
     Cell,
     Document,
     Errors,
@@ -53,7 +50,6 @@ from bitvox.request import CompileReport, CompileRequest, Target
 from bitvox.store import default_store
 from bitvox.voice import Voice, read_voice
 
-DEFAULT_OUT = REPOSITORY / "benchmarks" / "results" / "runtimes.json"
 BUDGETS = (1_200_000, 1_800_000, 3_000_000)
 COMPARED_CLIPS = 50
 SEED = 0
@@ -255,21 +251,13 @@ def _listen(folder: Path, utterances: Sequence[Utterance]) -> list[str]:
     return [runner.transcribe(read_clip(utterance.path, rate).samples) for utterance in utterances]
 
 
-def main() -> None:
-    """Command line of the experiment."""
-
-    def work(out: Path, options: argparse.Namespace, progress: Progress) -> None:
-        setting = default_setting(speech_folder(), options.model, options.limit)
-        runtimes(out, setting, progress, sys.argv[1:])
-
-    sys.exit(run_on_speech("runtimes", __doc__, DEFAULT_OUT, work))
-
-
 def default_setting(speech: Path, model: str, limit: int | None) -> Setting:
     """The experiment on AN4."""
     calibration = draw_clips(read_split(speech, AN4, "train"), _CALIBRATION_CLIPS, SEED)
     return Setting(model, tuple(calibration), stratified(read_split(speech, AN4, "test"), limit, SEED))
 
 
-if __name__ == "__main__":
-    main()
+def measure(options: Options, progress: Progress) -> RuntimesDocument:
+    """`bitvox reproduce runtimes`."""
+    setting = default_setting(speech_folder(), options.model, options.limit)
+    return runtimes(options.out, setting, progress, options.arguments)

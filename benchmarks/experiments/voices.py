@@ -1,6 +1,6 @@
 """Every test speaker of AN4, five budgets: is each bundle under its budget, how does it hear that speaker?
 
-    python -m bitvox.benchmarks.experiments.voices
+    bitvox reproduce voices
 
 A bundle is calibrated on three quarters of the speaker's recordings and judged on the others, which no pass
 has seen.
@@ -8,9 +8,7 @@ has seen.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +16,10 @@ from pathlib import Path
 
 from bitvox.benchmarks.dataset import Dataset, Utterance
 from bitvox.benchmarks.evaluate import EvalReport, evaluate
-from bitvox.benchmarks.experiments.command import results_file, run
+from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.ladder import Ladder, measure_ladder
 from bitvox.benchmarks.experiments.provenance import commit, provenance
-from bitvox.benchmarks.experiments.results import REPOSITORY, Errors, Notebook, cell_key
+from bitvox.benchmarks.experiments.results import Errors, Notebook, cell_key
 from bitvox.benchmarks.experiments.speech import AN4, by_speaker, read_split, speech_folder
 from bitvox.benchmarks.experiments.voice_rows import ClipText, PooledRow, VoiceRow, VoicesDocument, pooled
 from bitvox.compile import sweep
@@ -34,7 +32,6 @@ from bitvox.request import CompileReport, CompileRequest
 from bitvox.store import default_store
 from bitvox.voice import Voice, read_voice
 
-DEFAULT_OUT = REPOSITORY / "benchmarks" / "results" / "voices.json"
 AVERAGES = (2.2, 3.0, 4.0, 6.0, 8.0)
 
 # Manifests differ by some hundred bytes from voice to voice: the number of digits of ranges and scores.
@@ -230,21 +227,9 @@ def _texts(found: EvalReport) -> tuple[ClipText, ...]:
     )
 
 
-def main() -> None:
-    """Command line of the experiment."""
-    parser = argparse.ArgumentParser(prog="voices", description=__doc__)
-    parser.add_argument("--out", type=Path, help="results file")
-    parser.add_argument("--model", default="reference-ctc", help="checkpoint, as `bitvox compile` takes it")
-    parser.add_argument("--limit", type=int, help="most speakers (all where it is left out)")
-    options = parser.parse_args()
-
-    def work(progress: Progress) -> None:
-        recordings = read_split(speech_folder(), AN4, "test")
-        out = results_file(parser, options, DEFAULT_OUT)
-        voices(out, Setting(options.model, recordings, limit=options.limit), progress, sys.argv[1:])
-
-    sys.exit(run(work))
-
-
-if __name__ == "__main__":
-    main()
+def measure(options: Options, progress: Progress) -> VoicesDocument:
+    """`bitvox reproduce voices`; a limit is one on speakers."""
+    recordings = read_split(speech_folder(), AN4, options.split)
+    return voices(
+        options.out, Setting(options.model, recordings, limit=options.limit), progress, options.arguments
+    )

@@ -13,7 +13,7 @@ from bitvox.cli import run
 
 Captured = pytest.CaptureFixture[str]
 COMPILE = ["compile", "m", "--audio", "a", "--out", "o", "--budget", "1.5MiB"]
-COMMANDS = ("compile", "plan", "sweep", "transcribe", "verify", "eval", "bench", "inspect")
+COMMANDS = ("reproduce", "compile", "plan", "sweep", "transcribe", "verify", "eval", "bench", "inspect")
 
 
 def one_line(captured: Captured, command: list[str], code: int) -> str:

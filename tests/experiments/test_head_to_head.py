@@ -41,7 +41,7 @@ def test_every_method_at_equal_bytes_once(
     assert one.best in ("descending, min-max", "descending, cosine")
 
     seen: list[str] = []
-    monkeypatch.setattr(head_to_head._Judge, "row", lambda self, key, bits, request: seen.append(key))
+    monkeypatch.setattr(head_to_head.Judge, "row", lambda self, form, key, *words: seen.append(key))
     again = head_to_head.head_to_head(out, replace(setting, bits=(4.0,)))
     assert seen == []
     assert again.rows == document.rows

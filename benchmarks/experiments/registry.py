@@ -1,0 +1,74 @@
+"""Every experiment, in the order of the page of results. A new one is a module, a report and a line here."""
+
+from __future__ import annotations
+
+from bitvox.benchmarks.experiments import (
+    decoder_step,
+    full_size,
+    head_to_head,
+    real_speech,
+    report_decoder_step,
+    report_full_size,
+    report_head_to_head,
+    report_real_speech,
+    report_runtimes,
+    report_voices,
+    runtimes,
+    voices,
+)
+from bitvox.benchmarks.experiments.experiment import Experiment
+from bitvox.errors import InputError
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    Experiment(
+        "voices",
+        "a bundle for every test speaker of AN4 at five budgets: under budget, and heard how well",
+        voices.measure,
+        report_voices.section,
+    ),
+    Experiment(
+        "real-speech",
+        "full precision, uniform widths and myQASR as bundles on AN4 and speechocean762, at equal bytes",
+        real_speech.measure,
+        report_real_speech.section,
+    ),
+    Experiment(
+        "head-to-head",
+        "every allocation with every rounding at equal true bytes on AN4",
+        head_to_head.measure,
+        report_head_to_head.section,
+        report_head_to_head.figure,
+        splits=("dev", "test"),
+    ),
+    Experiment(
+        "runtimes",
+        "the same budgets in three runtimes: error rates, and whether the same plan writes the same text",
+        runtimes.measure,
+        report_runtimes.section,
+    ),
+    Experiment(
+        "full-size",
+        "wav2vec2-base's structure with random weights: compile time, memory, speed",
+        full_size.measure,
+        report_full_size.section,
+        splits=(),
+        takes=frozenset(),
+    ),
+    Experiment(
+        "decoder-step",
+        "one step of Whisper's decoder at three sizes: packed weights beside float32 and int4",
+        decoder_step.measure,
+        report_decoder_step.section,
+        splits=(),
+        takes=frozenset(),
+    ),
+)
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name; InputError with all names where there is none."""
+    for experiment in EXPERIMENTS:
+        if experiment.name == name:
+            return experiment
+    names = ", ".join(experiment.name for experiment in EXPERIMENTS)
+    raise InputError(f"experiment '{name}': unknown; there are {names}")
