@@ -20,12 +20,21 @@ def prepare(module: torch.nn.Module) -> None:
         for child in module.modules():
             if parametrize.is_parametrized(child):
                 for name in list(child.parametrizations):  # type: ignore[arg-type]
-                    parametrize.remove_parametrizations(child, name, leave_parametrized=True)
+                    _fold(child, name)
     for name, child in list(module.named_modules()):
         if isinstance(child, torch.nn.Dropout) and name:
             parent, _, attribute = name.rpartition(".")
             setattr(module.get_submodule(parent), attribute, torch.nn.Identity())
     module.requires_grad_(False)
+
+
+def _fold(module: torch.nn.Module, name: str) -> None:
+    """Put the tensor that a parametrization computes in its place."""
+    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    value = getattr(module, name)
+    # What takes no gradient torch leaves behind as a buffer, which no count of parameters would see.
+    delattr(module, name)
+    module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
 
 
 @torch.no_grad()
