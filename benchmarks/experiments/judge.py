@@ -29,7 +29,7 @@ from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.bytes import average_bits
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.quantizer import quantise_module
-from bitvox.errors import RequestError
+from bitvox.errors import InputError, RequestError
 from bitvox.planning import allocated_plan, byte_costs, plan_for
 from bitvox.progress import no_progress
 from bitvox.request import CompileRequest
@@ -95,12 +95,17 @@ class Heard:
 
 
 class Judge:
-    """One process's model, calibration clips and judged recordings, which full precision has heard."""
+    """One process's model, calibration clips and judged recordings, which full precision has heard.
+
+    InputError where a recording would be both.
+    """
 
     def __init__(self, voice: Voice, judged: Dataset, store: FileStore) -> None:
         self.voice, self.store, self.judged = voice, store, judged
         rate = voice.model.processor.sampling_rate
         clips = [read_clip(utterance.path, rate).samples for utterance in judged.utterances]
+        self._heard = {clip.tobytes(): one.path for clip, one in zip(clips, judged.utterances, strict=True)}
+        self._check_disjoint()
         self._inputs = [voice.model.inputs(samples) for samples in clips]
         self.said = [utterance.text or "" for utterance in judged.utterances]
         self.speakers, _ = clusters(judged.utterances)
@@ -111,6 +116,7 @@ class Judge:
         """The same judge of models that are calibrated on other clips."""
         other = copy.copy(self)
         other.voice = replace(self.voice, calibration=tuple(clips))
+        other._check_disjoint()
         return other
 
     def ladder(self, base: CompileRequest) -> Ladder:
@@ -181,6 +187,11 @@ class Judge:
             "frames": heard.frames,
         }
         return form.model_validate(row | fields)
+
+    def _check_disjoint(self) -> None:
+        for samples in self.voice.samples:
+            if path := self._heard.get(samples.tobytes()):
+                raise InputError(f"{path}: calibrates and is judged on; draw calibration clips from others")
 
     def _plan(self, request: CompileRequest) -> QuantPlan:
         plan = allocated_plan(self.voice, request, self.store, no_progress)

@@ -87,7 +87,13 @@ _Order = Annotated[
     ),
 ]
 _Reduction = Annotated[Reduction, typer.Option(help="What a layer's sensitivity pools its outputs by.")]
-_Calibration = Annotated[Calibration, typer.Option(help="How ranges and scales are found.")]
+_Calibration = Annotated[
+    Calibration,
+    typer.Option(
+        help="How ranges and scales are found: the extremes seen, or searched so that each layer's output "
+        "stays near ([b]cosine[/b]) or the text does ([b]hessian[/b], the one option that back-propagates)."
+    ),
+]
 _Tier = Annotated[
     Tier,
     typer.Option(

@@ -57,6 +57,16 @@ def test_sites_are_every_linear_and_conv_in_execution_order() -> None:
     assert not any("parametrizations" in name for name in names)
 
 
+def test_the_positional_weight_is_its_direction_times_its_magnitude(checkpoint: Path) -> None:
+    state, norm = load_file(checkpoint / "model.safetensors"), "wav2vec2.encoder.pos_conv_embed.conv"
+    magnitude, direction = (state[f"{norm}.parametrizations.weight.original{part}"] for part in (0, 1))
+    expected = direction * magnitude / direction.norm(dim=(0, 1), keepdim=True)
+    model = load_model(checkpoint)
+    positional = next(site for site in model.sites if site.role == "positional_conv")
+    torch.testing.assert_close(model.site_module(positional).weight.detach(), expected)
+    assert f"{positional.name}.weight" in dict(model.module.named_parameters())
+
+
 def test_query_key_and_value_share_a_width() -> None:
     groups = [group for group in tiny_model().share_groups() if len(group) > 1]
     assert len(groups) == 2

@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import itertools
 import random
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +32,7 @@ from bitvox.errors import RequestError
 from support import PackedCosts, tiny_context, tiny_model
 
 MIB = 1 << 20
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
@@ -194,3 +197,14 @@ def test_the_search_alternates_weights_and_activations_for_three_rounds() -> Non
     # A factor of 0.01 leaves next to nothing of what it multiplies, be it weights or activations.
     firsts = [seen[index * 101 + 1].abs().max() for index in range(searches)]
     assert max(firsts) < 0.1 * min(part.abs().max() for part in itertools.islice(seen, 50, None, 101))
+
+
+def test_the_page_on_myqasr_names_tests_that_there_are() -> None:
+    lines = (_REPOSITORY / "docs" / "myqasr.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("|")][2:]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (_REPOSITORY / file).read_text(encoding="utf-8")
