@@ -110,7 +110,7 @@ class CompileRequest:
     @property
     def chosen_rounding(self) -> Rounding:
         """`rounding`, or what is usual for the method."""
-        return self.rounding or ("gptq" if self.method == "auto" else "nearest")
+        return self.rounding or ("compensated" if self.method == "auto" else "nearest")
 
     @property
     def chosen_kernels(self) -> Kernels:

@@ -83,7 +83,7 @@ def test_auto_writes_what_it_predicted_and_codes_of_its_own(request_: CompileReq
     assert report.bytes <= report.plan.total_bytes <= 38_000
     assert report.plan.total_bytes - report.bytes < 200  # digits of the agreement
     assert len({site.bits for site in report.plan.sites if site.bits}) > 2
-    assert {site.rounding for site in report.plan.sites if site.bits} == {"gptq"}
+    assert {site.rounding for site in report.plan.sites if site.bits} == {"compensated"}
     assert verify(report.out) == []
     first = {path.name: path.read_bytes() for path in report.out.iterdir()}
 

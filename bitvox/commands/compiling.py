@@ -76,8 +76,8 @@ _Cost = Annotated[
 _Rounding = Annotated[
     Rounding | None,
     typer.Option(
-        help="[b]nearest[/b] weight by weight, or [b]gptq[/b]: to keep each layer's output on the recordings "
-        "(usual for auto)."
+        help="[b]nearest[/b] weight by weight; [b]gptq[/b]: to keep each layer's output on the recordings; "
+        "[b]compensated[/b]: to make good what earlier layers lost, too (usual for auto)."
     ),
 ]
 _Order = Annotated[

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bitvox.compiler.passes.input_moments import InputMoments
+from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.plan import Rounding
 from bitvox.compiler.passes.quantizer import stored_steps
 
@@ -26,14 +26,20 @@ _SWEEPS = 2
 # best: at 2 and 3 bits these multiples of them leave 5 to 10 % less error than they do, at 4 bits 2 %.
 _COARSE_BITS, _OTHER_STEPS = 3, (0.9, 1.12, 1.25)
 
+# Small groups of channels are rounded many at once, as long as their H have no more numbers than this.
+_TOGETHER = 2**24
+
+STRENGTH = 0.75
+"""Share of the drift of its input that a site's weights make good."""
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a weight that are rounded with one H.
+    """Rows of a weight that are rounded with one H; of a grouped convolution, with one for each group.
 
     Attributes:
-        weights: [rows, K].
-        bits: Width of each row [rows], whole numbers in float32.
+        weights: [groups, rows, K], or without groups [rows, K]; so is all that belongs to them below.
+        bits: Width of each row [rows], whole numbers in float32, alike in every group.
     """
 
     weights: Tensor
@@ -45,66 +51,84 @@ class Rows:
         return (2.0 ** (self.bits - 1))[:, None]
 
     def nearest(self, steps: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Codes [rows, K] of the rows, or of other weights in their place."""
-        values = (self.weights if weights is None else weights) / steps[:, None]
+        """Codes, shaped as the weights, of the rows or of other weights in their place."""
+        values = (self.weights if weights is None else weights) / steps[..., None]
         return torch.minimum(torch.maximum(values.round_(), -self.top), self.top - 1)
 
 
 def errors(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
-    """d H d^T of each row [rows]: the mean squared error of its output a frame."""
-    lost = codes * steps[:, None] - rows.weights
-    return (lost @ hessian).mul_(lost).sum(dim=1)
+    """d H d^T of each row: the mean squared error of its output a frame."""
+    lost = codes * steps[..., None] - rows.weights
+    return (lost @ hessian).mul_(lost).sum(dim=-1)
 
 
 def damped(hessian: Tensor) -> Tensor:
     """H with 1 % of its mean diagonal added, so that it can be inverted; of a dead input, the identity."""
-    mean = hessian.diagonal().mean()
-    ridge = _DAMPING * mean if mean > 0 else torch.ones(())
-    return hessian + ridge * torch.eye(hessian.shape[0])
+    mean = hessian.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    ridge = torch.where(mean > 0, _DAMPING * mean, 1.0)
+    return hessian + ridge[..., None, None] * torch.eye(hessian.shape[-1])
 
 
 def clipped_steps(rows: Rows, hessian: Tensor) -> Tensor:
-    """Steps [rows] for which rounding to nearest costs least, by the diagonal of H, exact in float16."""
-    importance = hessian.diagonal()
-    largest = rows.weights.abs().amax(dim=1)
+    """Steps of each row for which rounding to nearest costs least, by the diagonal of H, exact in float16."""
+    importance = hessian.diagonal(dim1=-2, dim2=-1)[..., None]
+    largest = rows.weights.abs().amax(dim=-1)
     best, least = torch.zeros_like(largest), torch.full_like(largest, torch.inf)
     for clip in _CLIPS:
         steps = stored_steps(clip * largest / (rows.top[:, 0] - 0.5))
-        lost = rows.nearest(steps) * steps[:, None] - rows.weights
-        found = lost.square_() @ importance
+        lost = rows.nearest(steps) * steps[..., None] - rows.weights
+        found = (lost.square_() @ importance)[..., 0]
         best, least = torch.where(found < least, steps, best), torch.minimum(found, least)
     return best
 
 
-def round_gptq(rows: Rows, steps: Tensor, hessian: Tensor) -> Tensor:
-    """Codes [rows, K] by GPTQ (arXiv 2210.17323).
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """What GPTQ needs of an H, whatever rows and steps: computed once for all that are tried.
+
+    Attributes:
+        order: Inputs in falling order of their power [..., K].
+        factor: Upper Cholesky factor of the inverse of H in that order [..., K, K].
+    """
+
+    order: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor) -> Elimination:
+        """From a damped H [..., K, K]."""
+        order = hessian.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, descending=True, stable=True)
+        ordered = _columns(_columns(hessian, order).mT, order).mT
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
+        return cls(order, torch.linalg.cholesky(inverse, upper=True))
+
+
+def round_gptq(rows: Rows, steps: Tensor, elimination: Elimination) -> Tensor:
+    """Codes by GPTQ (arXiv 2210.17323) with these steps.
 
     Inputs go in falling order of their power; what rounding one loses, those still to come make good.
-
-    Args:
-        rows: What is rounded.
-        steps: Of each row [rows].
-        hessian: Damped H [K, K].
     """
-    order = hessian.diagonal().argsort(descending=True, stable=True)
-    ordered = hessian[order][:, order]
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
-    factor = torch.linalg.cholesky(inverse, upper=True)
-    left = rows.weights[:, order].clone()
+    factor, left = elimination.factor, _columns(rows.weights, elimination.order)
     codes = torch.empty_like(left)
-    for first in range(0, left.shape[1], _BLOCK):
-        last = min(first + _BLOCK, left.shape[1])
-        inside, passed_on = factor[first:last, first:last], torch.empty_like(left[:, first:last])
-        block = left[:, first:last]
+    for first in range(0, left.shape[-1], _BLOCK):
+        last = min(first + _BLOCK, left.shape[-1])
+        inside, passed_on = factor[..., first:last, first:last], torch.empty_like(left[..., first:last])
+        block = left[..., first:last]
         for index in range(last - first):
-            column = block[:, index : index + 1]
+            column = block[..., index : index + 1]
             code = rows.nearest(steps, column.clone())
-            error = (column - code * steps[:, None]) / inside[index, index]
-            block[:, index:] -= error * inside[index, index:]
-            codes[:, first + index : first + index + 1] = code
-            passed_on[:, index : index + 1] = error
-        left[:, last:] -= passed_on @ factor[first:last, last:]
-    return codes[:, order.argsort()]
+            pivot = inside[..., index : index + 1, index:]
+            error = (column - code * steps[..., None]) / pivot[..., :1]
+            block[..., index:] -= error * pivot
+            codes[..., first + index : first + index + 1] = code
+            passed_on[..., index : index + 1] = error
+        left[..., last:] -= passed_on @ factor[..., first:last, last:]
+    return _columns(codes, elimination.order.argsort(dim=-1))
+
+
+def _columns(values: Tensor, order: Tensor) -> Tensor:
+    """Values [..., rows, K] with their columns in the order [..., K]; a copy."""
+    return values.gather(-1, order[..., None, :].expand_as(values))
 
 
 def descend(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
@@ -113,51 +137,76 @@ def descend(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor
     d H d^T never grows but by the rounding of float32.
     """
     codes = codes.clone()
-    lost = codes * steps[:, None] - rows.weights
+    lost = codes * steps[..., None] - rows.weights
     slope = lost @ hessian
-    for first in range(0, codes.shape[1], _BLOCK):
-        last = min(first + _BLOCK, codes.shape[1])
-        inside, moved = hessian[first:last, first:last], torch.zeros_like(codes[:, first:last])
-        local = slope[:, first:last].clone()
+    for first in range(0, codes.shape[-1], _BLOCK):
+        last = min(first + _BLOCK, codes.shape[-1])
+        inside, moved = hessian[..., first:last, first:last], torch.zeros_like(codes[..., first:last])
+        local = slope[..., first:last].clone()
         for index in range(last - first):
-            at = first + index
-            curvature = inside[index, index].clamp(min=1e-30)
-            wanted = codes[:, at : at + 1] * steps[:, None] - local[:, index : index + 1] / curvature
-            change = (rows.nearest(steps, wanted) - codes[:, at : at + 1]) * steps[:, None]
-            codes[:, at : at + 1] += change / steps[:, None]
-            local += change * inside[index]
-            moved[:, index : index + 1] = change
-        slope += moved @ hessian[first:last]
+            here = codes[..., first + index : first + index + 1]
+            across = inside[..., index : index + 1, :]
+            curvature = across[..., index : index + 1].clamp(min=1e-30)
+            wanted = here * steps[..., None] - local[..., index : index + 1] / curvature
+            change = (rows.nearest(steps, wanted) - here) * steps[..., None]
+            here += change / steps[..., None]
+            local += change * across
+            moved[..., index : index + 1] = change
+        slope += moved @ hessian[..., first:last, :]
     return codes.round_()
 
 
 def refitted_steps(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
     """The step of each row that is best for its codes (least squares in H), exact in float16."""
     weighted = codes @ hessian
-    along, size = (weighted * rows.weights).sum(dim=1), (weighted * codes).sum(dim=1)
+    along, size = (weighted * rows.weights).sum(dim=-1), (weighted * codes).sum(dim=-1)
     fitted = torch.where((size > 0) & (along > 0), along / size.clamp(min=1e-30), steps)
     return stored_steps(fitted)
 
 
-def round_rows(rows: Rows, hessian: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
-    """Steps [rows] and codes [rows, K] of rows that share H.
+def compensated(weights: Tensor, hessian: Tensor, drift: Tensor) -> Tensor:
+    """Weights that make good what the input lost before it came here, [groups, rows, K].
 
-    `gptq` is GPTQ from the clipped steps and some others, then sweeps of `descend` and `refitted_steps`.
-    Each row keeps the best that it met, so that none ever costs more than it does rounded to nearest.
+    They bring W x' nearest to W x in the mean over frames (least squares, ridge as in `damped`), x' what the
+    site will read and x what it read at full precision: W + s W E[(x - x') x'^T] H^-1, H = E[x' x'^T]
+    (Quantization Error Propagation, arXiv 2504.09629). At strength s below 1 less is taken on trust of the
+    clips.
+
+    Args:
+        weights: W.
+        hessian: H [groups, K, K].
+        drift: E[(x - x') x'^T] [groups, K, K].
     """
-    largest = stored_steps(rows.weights.abs().amax(dim=1) / (rows.top[:, 0] - 0.5))
+    factor = torch.linalg.cholesky(damped(hessian))
+    return weights + STRENGTH * torch.cholesky_solve((weights @ drift).mT, factor).mT
+
+
+def round_rows(
+    rows: Rows, hessian: Tensor, rounding: Rounding, originals: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Steps and codes of the rows.
+
+    Any but to nearest is GPTQ from the clipped steps and some others, then sweeps of `descend` and
+    `refitted_steps`. Each row keeps the best that it met, so that none ever costs more than it does rounded
+    to nearest, nor than the `originals` of compensated rows do.
+    """
+    largest = stored_steps(rows.weights.abs().amax(dim=-1) / (rows.top[:, 0] - 0.5))
     if rounding == "nearest":
         return largest, rows.nearest(largest)
     smooth, steps = damped(hessian), clipped_steps(rows, hessian)
     best = _Best(rows, hessian, largest, rows.nearest(largest))
     best.offer(steps, rows.nearest(steps))
-    best.offer(steps, round_gptq(rows, steps, smooth))
+    if originals is not None:
+        plain = round_rows(Rows(originals, rows.bits), hessian, "nearest")
+        best.offer(*plain)
+    elimination = Elimination.of(smooth)
+    best.offer(steps, round_gptq(rows, steps, elimination))
     coarse = rows.bits <= _COARSE_BITS
     if coarse.any():
-        part = Rows(rows.weights[coarse], rows.bits[coarse])
+        part = Rows(rows.weights[..., coarse, :], rows.bits[coarse])
         for multiple in _OTHER_STEPS:
-            tried = stored_steps(multiple * steps[coarse])
-            best.offer(tried, round_gptq(part, tried, smooth), coarse)
+            tried = stored_steps(multiple * steps[..., coarse])
+            best.offer(tried, round_gptq(part, tried, elimination), coarse)
     for _ in range(_SWEEPS):
         best.offer(best.steps, descend(rows, best.steps, best.codes, smooth))
         best.offer(refitted_steps(rows, best.steps, best.codes, smooth), best.codes)
@@ -176,12 +225,12 @@ class _Best:
         """Another rounding of all rows, or of some of them."""
         if of is not None:
             all_steps, all_codes = self.steps.clone(), self.codes.clone()
-            all_steps[of], all_codes[of] = steps, codes
+            all_steps[..., of], all_codes[..., of, :] = steps, codes
             steps, codes = all_steps, all_codes
         found = errors(self._rows, steps, codes, self._hessian)
         better = found < self._least
         self.steps = torch.where(better, steps, self.steps)
-        self.codes = torch.where(better[:, None], codes, self.codes)
+        self.codes = torch.where(better[..., None], codes, self.codes)
         self._least = torch.where(better, found, self._least)
 
 
@@ -200,11 +249,16 @@ class RoundedGroup:
 
 
 def round_group(
-    weights: Sequence[Tensor], widths: Sequence[int], moments: InputMoments, rounding: Rounding
+    weights: Sequence[Tensor],
+    widths: Sequence[int],
+    moments: InputMoments,
+    rounding: Rounding,
+    drift: DriftMoments | None = None,
 ) -> dict[int, RoundedGroup]:
     """The weights [N, ...] of sites that read one input, rounded at each width.
 
-    Members and widths are rows of one problem: they share H.
+    Members and widths are rows of one problem: they share H. With `drift` (`drift.Walk.reach`), it is
+    `compensated` weights that are rounded.
     """
     members = [weight.detach().reshape(moments.groups, -1, moments.inputs) for weight in weights]
     stacked = torch.cat(members, dim=1)
@@ -213,13 +267,21 @@ def round_group(
     steps = torch.empty((len(widths), moments.groups, height))
     lost = torch.zeros(len(widths), dtype=torch.float64)
     bits = torch.tensor(widths, dtype=torch.float32).repeat_interleave(height)
-    for group in range(moments.groups):
-        hessian = moments.hessian(group)
-        rows = Rows(stacked[group].repeat(len(widths), 1), bits)
-        found_steps, found_codes = round_rows(rows, hessian, rounding)
-        codes[:, group] = found_codes.to(torch.int8).reshape(len(widths), height, -1)
-        steps[:, group] = found_steps.reshape(len(widths), height)
-        lost += errors(rows, found_steps, found_codes, hessian).reshape(len(widths), height).double().sum(1)
+    together = max(1, _TOGETHER // moments.inputs**2)
+    for part in torch.arange(moments.groups).split(together):
+        numbers = part.tolist()
+        hessian = torch.stack([moments.hessian(group) for group in numbers])
+        wanted, originals = stacked[part], None
+        if drift is not None:
+            moved = torch.stack([drift.matrix(group) for group in numbers])
+            originals = wanted.repeat(1, len(widths), 1)
+            wanted = compensated(wanted, hessian, moved)
+        rows = Rows(wanted.repeat(1, len(widths), 1), bits)
+        found_steps, found_codes = round_rows(rows, hessian, rounding, originals)
+        by_width = (len(part), len(widths), height)
+        codes[:, part] = found_codes.to(torch.int8).reshape(*by_width, -1).transpose(0, 1)
+        steps[:, part] = found_steps.reshape(by_width).transpose(0, 1)
+        lost += errors(rows, found_steps, found_codes, hessian).reshape(by_width).double().sum(dim=(0, 2))
     heights = [member.shape[1] for member in members]
     return {
         width: RoundedGroup(

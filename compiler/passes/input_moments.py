@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bitvox.compiler.frontend.model import Site
+from bitvox.compiler.frontend.model import ConvGeometry, Site
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.observers import clip_inputs, columns
 from bitvox.errors import InputError
@@ -47,21 +47,16 @@ class InputMoments:
     def update(self, values: Tensor) -> None:
         """Take in the site's input for one clip: [1, ..., K] of a linear, [1, C, T] of a conv1d."""
         values = values.detach()
-        if self._site.conv is None:
-            rows = values.reshape(-1, self.inputs)
-            self._sum[0].addmm_(rows.T, rows)
-            self._frames += rows.shape[0]
-        elif _slides(self._site):
-            self._add_lags(values[0])
-        else:
-            self._add_columns(values)
+        products, frames = _products(self._site, values, values, self._most_frames)
+        self._sum += products
+        self._frames += frames
 
     def hessian(self, group: int) -> Tensor:
         """H of one group of channels, [K, K]."""
         if self._frames == 0:
             raise ValueError(f"site {self._site.name}: no input seen")
         mean = self._sum[group] / self._frames
-        return _from_lags(mean) if _slides(self._site) else mean
+        return _from_lags(mean, mean) if _slides(self._site) else mean
 
     def _stored_shape(self) -> tuple[int, ...]:
         if not _slides(self._site):
@@ -69,28 +64,60 @@ class InputMoments:
         _, channels, kernel = self._site.shape
         return (self.groups, kernel, channels, channels)
 
-    def _add_columns(self, values: Tensor) -> None:
-        conv = self._site.conv
-        assert conv is not None
-        reach = (self._site.shape[2] - 1) * conv.dilation + 1
-        frames = (values.shape[2] + 2 * conv.padding - reach) // conv.stride + 1
-        count = min(frames, self._most_frames)
-        positions = (2 * torch.arange(count) + 1) * frames // (2 * count)
-        patches = columns(self._site, values, positions).transpose(0, 1)
-        self._sum.baddbmm_(patches.transpose(1, 2), patches)
-        self._frames += count
 
-    def _add_lags(self, values: Tensor) -> None:
-        conv = self._site.conv
-        assert conv is not None
-        kernel = self._site.shape[2]
-        padded = functional.pad(values, (conv.padding, conv.padding))
-        parts = padded.reshape(self.groups, -1, padded.shape[1])
-        length = padded.shape[1]
-        for lag in range(min(kernel, length)):
-            self._sum[:, lag].baddbmm_(parts[:, :, : length - lag], parts[:, :, lag:].transpose(1, 2))
-        # A tap sees every sample of the padded clip but those that the other taps' windows end before.
-        self._frames += length
+class DriftMoments:
+    """How an input's drift d from another input x goes with it: E[d x^T], per group of channels."""
+
+    def __init__(self, site: Site, clips: int) -> None:
+        self._site, self._most_frames = site, max(1, _FRAMES // max(clips, 1))
+        self._forward = self._backward = torch.zeros(())
+        self._frames = 0
+
+    def update(self, drift: Tensor, values: Tensor) -> None:
+        """Take in one clip, both shaped as `InputMoments.update` takes inputs."""
+        drift, values = drift.detach(), values.detach()
+        products, frames = _products(self._site, drift, values, self._most_frames)
+        self._forward = self._forward + products
+        if _slides(self._site):
+            self._backward = self._backward + _products(self._site, values, drift, self._most_frames)[0]
+        self._frames += frames
+
+    def matrix(self, group: int) -> Tensor:
+        """E[d x^T] of one group of channels, [K, K]."""
+        forward = self._forward[group] / self._frames
+        if not _slides(self._site):
+            return forward
+        return _from_lags(forward, self._backward[group] / self._frames)
+
+
+def _products(site: Site, first: Tensor, second: Tensor, most_frames: int) -> tuple[Tensor, int]:
+    """Sum of u v^T over the frames of a clip, u and v what the site reads of `first` and `second`.
+
+    [groups, K, K]; of a convolution that slides, per lag: u_t v_{t+lag}^T, [groups, taps, C, C].
+    """
+    conv = site.conv
+    if conv is None:
+        rows, others = (one.reshape(-1, one.shape[-1]) for one in (first, second))
+        return (rows.T @ others)[None], rows.shape[0]
+    if _slides(site):
+        return _lagged_products(site, conv, first[0], second[0])
+    reach = (site.shape[2] - 1) * conv.dilation + 1
+    frames = (first.shape[2] + 2 * conv.padding - reach) // conv.stride + 1
+    count = min(frames, most_frames)
+    positions = (2 * torch.arange(count) + 1) * frames // (2 * count)
+    patches, others = (columns(site, one, positions).transpose(0, 1) for one in (first, second))
+    return patches.transpose(1, 2) @ others, count
+
+
+def _lagged_products(site: Site, conv: ConvGeometry, first: Tensor, second: Tensor) -> tuple[Tensor, int]:
+    padded = [functional.pad(one, (conv.padding, conv.padding)) for one in (first, second)]
+    length = padded[0].shape[1]
+    ours, theirs = (one.reshape(conv.groups, -1, length) for one in padded)
+    found = torch.zeros((conv.groups, site.shape[2], ours.shape[1], ours.shape[1]))
+    for lag in range(min(site.shape[2], length)):
+        found[:, lag] = ours[:, :, : length - lag] @ theirs[:, :, lag:].transpose(1, 2)
+    # A tap sees every sample of the padded clip but those that the other taps' windows end before.
+    return found, length
 
 
 def _slides(site: Site) -> bool:
@@ -102,13 +129,16 @@ def _slides(site: Site) -> bool:
     return site.conv is not None and site.conv.stride == 1 and site.conv.dilation == 1
 
 
-def _from_lags(lags: Tensor) -> Tensor:
-    """H [C * taps, C * taps], laid out as a weight is, from E[x_t x_{t+lag}^T] per lag, [taps, C, C]."""
-    taps, channels = lags.shape[0], lags.shape[1]
+def _from_lags(ahead: Tensor, behind: Tensor) -> Tensor:
+    """E[u v^T] [C * taps, C * taps], laid out as a weight is, from products per lag, [taps, C, C].
+
+    `ahead` has E[u_t v_{t+lag}^T] and `behind` E[v_t u_{t+lag}^T].
+    """
+    taps, channels = ahead.shape[0], ahead.shape[1]
     first, second = torch.arange(taps)[:, None], torch.arange(taps)[None]
     distance = second - first
-    forward = lags[distance.clamp(min=0)]
-    backward = lags[(-distance).clamp(min=0)].transpose(2, 3)
+    forward = ahead[distance.clamp(min=0)]
+    backward = behind[(-distance).clamp(min=0)].transpose(2, 3)
     blocks = torch.where((distance >= 0)[:, :, None, None], forward, backward)
     return blocks.permute(2, 0, 3, 1).reshape(channels * taps, channels * taps)
 

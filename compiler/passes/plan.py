@@ -12,7 +12,7 @@ from typing import Literal
 
 Activations = Literal["static", "dynamic", "float"]
 Granularity = Literal["tensor", "channel"]
-Rounding = Literal["nearest", "gptq"]
+Rounding = Literal["nearest", "gptq", "compensated"]
 Cost = Literal["divergence", "noise", "error", "median"]
 Storage = Literal["packed", "standard"]
 Kernels = Literal["stock", "packed"]
@@ -60,8 +60,9 @@ class SitePlan:
         bits: Width of a weight, 2 to 8; None keeps full precision (stored as float16).
         granularity: One weight scale per tensor or per output channel.
         activations: `static` (8-bit, calibrated range), `dynamic` (8-bit, range of each call) or `float`.
-        rounding: How weights are rounded to codes: each to the `nearest`, or by `gptq` so that the site's
-            output on the calibration clips is kept, with steps of its own.
+        rounding: How weights are rounded to codes: each to the `nearest`; by `gptq` so that the site's
+            output on the calibration clips is kept, with steps of its own; or `compensated`, by GPTQ so that
+            it also makes good part of what the sites before it lost.
         clip: Of rounding to nearest: step = clip * max|W| / (2^(bits-1) - 0.5), the maximum over the tensor
             or the channel.
         input_range: Calibrated range of the input, for `static`.

@@ -36,7 +36,7 @@ def test_every_method_at_equal_bytes_once(
     by_name = {(row.method, row.rounding, row.effort): row for row in rows}
     uniform = by_name["uniform", "nearest", None]
     assert uniform.bytes == uniform.budget
-    assert by_name["auto", "gptq", "normal"].divergence < uniform.divergence
+    assert by_name["auto", "compensated", "normal"].divergence < uniform.divergence
     (one,) = document.summary
     assert one.best in ("descending, min-max", "descending, cosine")
 

@@ -14,8 +14,8 @@ from bitvox.store import FileStore
 from support import PackedCosts, noise_clips, tiny_context, tiny_model
 
 
-def _plan(bits: int = 3, tier: str = "default") -> QuantPlan:
-    plan = start_plan(tiny_model(), PackedCosts(), "onnx", tier, "dynamic", rounding="gptq")
+def _plan(bits: int = 3, tier: str = "default", rounding: str = "gptq") -> QuantPlan:
+    plan = start_plan(tiny_model(), PackedCosts(), "onnx", tier, "dynamic", rounding=rounding)
     return plan.replace(sites=tuple(e.replace(bits=e.bits and bits) for e in plan.sites))
 
 
@@ -55,8 +55,50 @@ def test_packing_keeps_codes_steps_and_bytes() -> None:
         assert torch.equal(back.weight(), found.weight())
 
 
-def test_the_same_codes_whatever_the_threads_and_the_store() -> None:
-    plan = _plan()
+def test_making_good_what_earlier_sites_lost_says_it_better_still() -> None:
+    context = tiny_context()
+    compensated, plain = (_plan(2, rounding=one) for one in ("compensated", "gptq"))
+    assert _loss(compensated, round_sites(context, compensated)) < 0.9 * _loss(
+        plain, round_sites(context, plain)
+    )
+
+
+def test_a_site_makes_good_what_sites_of_any_rounding_lost_and_depends_on_no_later_one() -> None:
+    context, plan = tiny_context(), _plan(2, rounding="compensated")
+    names = [entry.site for entry in plan.sites if entry.bits is not None]
+    first, last = names[0], names[-1]
+    before = round_sites(context, plan)
+
+    def with_other(name: str, **changes: object) -> QuantPlan:
+        sites = (entry.replace(**changes) if entry.site == name else entry for entry in plan.sites)
+        return plan.replace(sites=tuple(sites))
+
+    wider = round_sites(context, with_other(last, bits=8))
+    assert all(torch.equal(wider[name].codes, before[name].codes) for name in names[:-1])
+    exact = round_sites(context, with_other(first, rounding="nearest", bits=8))
+    assert first not in exact
+    assert not torch.equal(exact[names[1]].codes, before[names[1]].codes)
+
+
+def test_an_interrupted_rounding_in_order_goes_on_where_it_stopped(tmp_path) -> None:
+    context, plan = tiny_context(), _plan(2, rounding="compensated")
+    first = round_sites(context, plan)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "round weights" and done == total // 2:
+            raise KeyboardInterrupt
+
+    store = FileStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        round_sites(PassContext(context.model, context.clips, context.costs, stop), plan, store)
+    second = round_sites(context, plan, store)
+    assert list(second) == [name for name in first if name in second]
+    assert all(torch.equal(first[name].codes, second[name].codes) for name in first)
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "compensated"])
+def test_the_same_codes_whatever_the_threads_and_the_store(rounding: str) -> None:
+    plan = _plan(rounding=rounding)
     first = round_sites(tiny_context(), plan)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -67,8 +109,9 @@ def test_the_same_codes_whatever_the_threads_and_the_store() -> None:
     assert all(torch.equal(first[name].codes, second[name].codes) for name in first)
 
 
-def test_a_second_run_takes_every_group_from_the_store(tmp_path) -> None:
-    context, plan, store = tiny_context(), _plan(), FileStore(tmp_path)
+@pytest.mark.parametrize("rounding", ["gptq", "compensated"])
+def test_a_second_run_takes_every_group_from_the_store(rounding: str, tmp_path) -> None:
+    context, plan, store = tiny_context(), _plan(rounding=rounding), FileStore(tmp_path)
     first = round_sites(context, plan, store)
     steps: list[str] = []
     telling = PassContext(

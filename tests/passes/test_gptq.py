@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitvox.compiler.passes.gptq import (
+    STRENGTH,
+    Elimination,
     Rows,
     clipped_steps,
+    compensated,
     damped,
     descend,
     errors,
@@ -56,7 +59,7 @@ def test_it_halves_the_error_of_inputs_that_move_together_at_least() -> None:
 def test_independent_inputs_leave_gptq_nothing_to_make_good() -> None:
     problem, _ = _problem(5, 4, 40, 3)
     steps = clipped_steps(problem, torch.eye(40))
-    assert torch.equal(round_gptq(problem, steps, torch.eye(40)), problem.nearest(steps))
+    assert torch.equal(round_gptq(problem, steps, Elimination.of(torch.eye(40))), problem.nearest(steps))
 
 
 def test_most_of_the_way_to_the_best_codes_of_a_problem_small_enough_to_try_all() -> None:
@@ -68,7 +71,7 @@ def test_most_of_the_way_to_the_best_codes_of_a_problem_small_enough_to_try_all(
         every = torch.tensor(list(itertools.product(range(-2, 2), repeat=6)), dtype=torch.float32)
         all_rows = Rows(problem.weights.expand(len(every), -1), problem.bits.expand(len(every)))
         least = errors(all_rows, steps.expand(len(every)), every, hessian).min()
-        codes = round_gptq(problem, steps, hessian)
+        codes = round_gptq(problem, steps, Elimination.of(hessian))
         for _ in range(3):
             codes = descend(problem, steps, codes, hessian)
         found = errors(problem, steps, codes, hessian)[0]
@@ -132,3 +135,45 @@ def test_convolutions_are_rounded_group_by_group_in_their_own_shape(name: str) -
     found = round_group([weight], (3,), moments, "gptq")[3]
     assert found.codes[0].shape == weight.shape
     assert found.error < nearest.error
+
+
+def test_depthwise_channels_rounded_together_are_rounded_as_alone() -> None:
+    problems = [_problem(seed, 3, 9, 3) for seed in range(5)]
+    together = Rows(torch.stack([rows.weights for rows, _ in problems]), problems[0][0].bits)
+    steps, codes = round_rows(together, torch.stack([hessian for _, hessian in problems]), "gptq")
+    for number, (rows, hessian) in enumerate(problems):
+        found = errors(rows, steps[number], codes[number], hessian)
+        alone = errors(rows, *round_rows(rows, hessian, "gptq"), hessian)
+        assert torch.allclose(found, alone, rtol=1e-3)
+
+
+def _drifted(seed: int, rows: int, inputs: int, bits: int) -> tuple[Rows, torch.Tensor, torch.Tensor]:
+    """Rows, H of an input that has lost a part that moves with what is left, and E[lost x^T]."""
+    problem, _ = _problem(seed, rows, inputs, bits)
+    generator = torch.Generator().manual_seed(seed + 1)
+    seen = torch.randn(4 * inputs, inputs, generator=generator)
+    lost = 0.3 * seen @ torch.randn(inputs, inputs, generator=generator) / inputs**0.5
+    return problem, seen.T @ seen / len(seen), lost.T @ seen / len(seen)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(2, 8))
+def test_compensated_rows_never_cost_more_than_the_originals_rounded(
+    seed: int, inputs: int, bits: int
+) -> None:
+    problem, hessian, drift = _drifted(seed, 24, inputs, bits)
+    wanted = Rows(compensated(problem.weights, hessian, drift), problem.bits)
+    found = round_rows(wanted, hessian, "compensated", problem.weights)
+    ours = errors(wanted, *found, hessian)
+    nearest = round_rows(problem, hessian, "nearest")
+    assert (ours <= errors(wanted, *nearest, hessian)).all()
+    plain = round_rows(problem, hessian, "gptq")
+    assert ours.sum() < errors(wanted, *plain, hessian).sum()
+
+
+def test_compensation_is_least_squares_and_nothing_where_nothing_drifted() -> None:
+    problem, hessian, drift = _drifted(4, 6, 30, 4)
+    found = compensated(problem.weights, hessian, drift)
+    best = problem.weights + problem.weights @ drift @ torch.linalg.inv(damped(hessian))
+    assert torch.allclose(found, problem.weights + STRENGTH * (best - problem.weights), atol=1e-3)
+    assert torch.equal(compensated(problem.weights, hessian, torch.zeros(30, 30)), problem.weights)

@@ -3,7 +3,7 @@ import torch
 
 from bitvox.compiler.frontend.model import ConvGeometry, Site
 from bitvox.compiler.passes.base import PassContext
-from bitvox.compiler.passes.input_moments import InputMoments, gather_moments
+from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments, gather_moments
 from bitvox.compiler.passes.observers import columns
 from bitvox.errors import InputError
 from support import PackedCosts, noise_clips, tiny_context, tiny_model
@@ -47,6 +47,26 @@ def test_a_sliding_convolution_keeps_lags_and_misses_only_the_ends_of_a_clip() -
         assert (found - wanted[group]).norm() < 0.01 * wanted[group].norm()
     # Independent inputs would hide a transposed lag; these are not.
     assert (wanted[0] - wanted[0].diag().diag()).norm() > wanted[0].diag().norm()
+
+
+@pytest.mark.parametrize(
+    ("site", "shape", "frames"),
+    [(LINEAR, (1, 50, 12), 50), (STRIDED, (1, 4, 81), 41), (GROUPED, (1, 8, 20000), 20000)],
+)
+def test_drift_is_the_mean_product_of_what_was_lost_and_what_is_read(
+    site: Site, shape: tuple[int, ...], frames: int
+) -> None:
+    torch.manual_seed(2)
+    values = torch.randn(shape)
+    lost = 0.3 * values.roll(1, dims=-1) + 0.1 * torch.randn(shape)
+    drift = DriftMoments(site, clips=1)
+    drift.update(lost, values)
+    ours, theirs = (columns(site, one, torch.arange(frames)) for one in (lost, values))
+    wanted = torch.einsum("fgi,fgj->gij", ours, theirs) / frames
+    for group in range(wanted.shape[0]):
+        found = drift.matrix(group)
+        assert (found - wanted[group]).norm() < 0.01 * wanted[group].norm()
+        assert (found.T - wanted[group]).norm() > 0.1 * wanted[group].norm()
 
 
 def test_the_model_gives_every_group_what_it_reads() -> None:
