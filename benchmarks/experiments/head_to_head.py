@@ -156,7 +156,8 @@ def _comparisons(rows: Sequence[JudgedRow], judged: Dataset) -> Iterator[Compari
     full = metrics.count_words(said, next(row.texts for row in rows if row.bits is None))
     for bits in sorted({row.bits for row in rows if row.bits is not None}):
         here = [row for row in rows if row.bits == bits and not row.unreachable]
-        ours = [row for row in here if (row.method, row.rounding, row.effort) == ("auto", "compensated", "normal")]
+        usual = ("auto", "compensated", "normal")
+        ours = [row for row in here if (row.method, row.rounding, row.effort) == usual]
         theirs = [row for row in here if (row.method, row.rounding) == ("myqasr", "nearest")]
         if not ours or not theirs:
             continue
