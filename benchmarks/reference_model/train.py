@@ -23,8 +23,8 @@ from .evaluate import transcribe
 from .splicing import WordStock, cut_words
 from .synthesis import PhonemeTable
 from .training import (
-    Recipe,
     Settings,
+    TextRecipe,
     Trainer,
     argument_parser,
     choice,
@@ -83,7 +83,7 @@ def freeze_first_convolutions(model: Wav2Vec2ForCTC, layers: int = 2) -> None:
     extractor._requires_grad = False
 
 
-class CTCRecipe(Recipe[Batch]):
+class CTCRecipe(TextRecipe[Batch]):
     """The CTC model, taught characters at its output and phonemes at a middle layer.
 
     Phonemes follow the sound more closely than English spelling does: their loss teaches the lower layers in

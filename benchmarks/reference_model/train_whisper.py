@@ -35,8 +35,8 @@ from .splicing import WordStock, cut_words
 from .synthesis import PhonemeTable
 from .train import ASSETS, build_model
 from .training import (
-    Recipe,
     Settings,
+    TextRecipe,
     Trainer,
     argument_parser,
     choice,
@@ -114,7 +114,7 @@ def build_whisper(processor: WhisperProcessor) -> WhisperForConditionalGeneratio
     return model
 
 
-class WhisperRecipe(Recipe[Windows]):
+class WhisperRecipe(TextRecipe[Windows]):
     """The encoder-decoder, its CTC heads, and the CTC model that teaches it."""
 
     model: WhisperForConditionalGeneration
