@@ -111,7 +111,8 @@ def _noise_stock(exponent: float) -> Audio:
     return noise / np.sqrt(np.mean(noise**2))
 
 
-def _coloured_noise(length: int, rng: np.random.Generator) -> Audio:
+def coloured_noise(length: int, rng: np.random.Generator) -> Audio:
+    """Noise of unit power, its spectrum flat or falling at random; shape (length,)."""
     stock = _noise_stock(float(rng.choice((0.0, 0.5, 0.8))))
     start = int(rng.integers(0, len(stock) - length))
     return stock[start : start + length]
@@ -146,7 +147,7 @@ def augment(audio: NDArray[np.int16], rng: np.random.Generator) -> Audio:
         result = _room_and_channel(result, rng)
     if rng.random() < 0.6:
         level = np.sqrt(np.mean(result**2)) * 10 ** (-rng.uniform(10, 40) / 20)
-        result = result + level * _coloured_noise(len(result), rng)
+        result = result + level * coloured_noise(len(result), rng)
     return normalise(result.astype(np.float32))
 
 
