@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import jiwer
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
 
 Counts = npt.NDArray[np.int64]
 
@@ -188,3 +190,47 @@ def _interval(
     filled = drawn_length > 0
     low, high = np.percentile(100 * drawn_errors[filled] / drawn_length[filled], (2.5, 97.5))
     return Interval(100 * float(errors) / float(length), float(low), float(high))
+
+
+def exact_share(hits: int, total: int) -> Interval:
+    """A share in percent of independent trials, with the interval of Clopper and Pearson (1934)."""
+    if not total:
+        return Interval(None, None, None)
+    low = beta.ppf(0.025, hits, total - hits + 1) if hits else 0.0
+    high = beta.ppf(0.975, hits + 1, total - hits) if hits < total else 1.0
+    return Interval(100 * hits / total, 100 * float(low), 100 * float(high))
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """Two-sided p of the null that each cluster's difference could as well have had the other sign.
+
+    Exact, over all assignments of signs (the paired randomisation test of Fisher 1935).
+    """
+    chances = {0: 1.0}
+    for difference in differences:
+        flipped: dict[int, float] = defaultdict(float)
+        for total, chance in chances.items():
+            flipped[total + difference] += chance / 2
+            flipped[total - difference] += chance / 2
+        chances = flipped
+    seen = abs(sum(differences))
+    return min(1.0, sum(chance for total, chance in chances.items() if abs(total) >= seen))
+
+
+def geometric_change(values: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Interval:
+    """How far positive values lie above those of a baseline, in percent of it: the geometric mean over pairs.
+
+    One pair a cluster; the interval resamples pairs.
+    """
+    logs = np.log(np.asarray(values, dtype=np.float64)) - np.log(np.asarray(baseline, dtype=np.float64))
+    if not logs.size:
+        return Interval(None, None, None)
+    low, high = np.percentile(_draws(logs.size, seed) @ logs / logs.size, (2.5, 97.5))
+    percent, low, high = (100 * float(np.expm1(one)) for one in (logs.mean(), low, high))
+    return Interval(percent, low, high)
+
+
+def by_cluster(values: Counts, clusters: Sequence[Hashable]) -> dict[Hashable, int]:
+    """Sum of the values of each cluster, in the order of their first clips."""
+    sums = _by_cluster(values, clusters)
+    return {key: int(total) for key, total in zip(dict.fromkeys(clusters), sums, strict=True)}

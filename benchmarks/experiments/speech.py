@@ -13,7 +13,7 @@ from bitvox.benchmarks.dataset import Dataset, Utterance, read_dataset
 from bitvox.benchmarks.experiments.results import REPOSITORY
 from bitvox.errors import InputError
 
-AN4, SPEECHOCEAN = "an4", "speechocean762"
+AN4, SPEECHOCEAN, COMMANDS = "an4", "speechocean762", "arabic_commands"
 
 
 def speech_folder() -> Path:
