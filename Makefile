@@ -5,13 +5,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint types reference-model reference-whisper clean
+.PHONY: help setup demo test lint types reference-model reference-whisper reference-keywords clean
 
 help:
 	@echo "make demo             compile the shipped model for two voices and three budgets, and print what came out"
 	@echo "make test             lint, types and tests"
 	@echo "make reference-model  train the reference CTC model again (hours)"
 	@echo "make reference-whisper  train the reference encoder-decoder again (hours)"
+	@echo "make reference-keywords  train the two reference keyword models again (an hour and a half)"
 
 setup: $(READY)
 
@@ -43,6 +44,12 @@ reference-model: $(READY)
 
 reference-whisper: $(READY)
 	$(PY) -m bitvox.benchmarks.reference_model.train_whisper --out build/reference-whisper --hours 2.6
+
+reference-keywords: $(READY)
+	for half in first second; do \
+		$(PY) -m bitvox.benchmarks.reference_model.train_keywords --half $$half \
+			--out build/reference-keywords/$$half --hours 0.8 || exit; \
+	done
 
 clean:
 	rm -rf $(VENV) build demo

@@ -50,8 +50,8 @@ class CompileRequest:
     """One model, one voice, one ceiling in bytes.
 
     Attributes:
-        model: Hub id, local folder in the hub's layout, `reference-ctc` or `reference-whisper`; or a model
-            that is loaded.
+        model: Hub id, local folder in the hub's layout, or a model that ships with bitvox (`reference-ctc`,
+            `reference-whisper`, `reference-keywords`); or a model that is loaded.
         audio: Folder of the voice's unlabelled recordings, or one recording.
         budget: Ceiling on the bytes of the bundle; None where `plan` decides.
         out: Folder of the bundle; None where only a plan is wanted.

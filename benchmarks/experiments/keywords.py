@@ -22,7 +22,7 @@ from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.judge import Judge
 from bitvox.benchmarks.experiments.keyword_rows import KeywordRow, KeywordsDocument, Source, pooled
 from bitvox.benchmarks.experiments.provenance import commit, provenance
-from bitvox.benchmarks.experiments.results import Notebook, Schema, cell_key
+from bitvox.benchmarks.experiments.results import Notebook, cell_key
 from bitvox.benchmarks.experiments.speech import COMMANDS, by_speaker, speech_folder
 from bitvox.benchmarks.reference_model.train_keywords import Half, taught_speakers
 from bitvox.compiler.frontend.audio import Clip, read_clip
@@ -127,7 +127,7 @@ def keywords(
     }
     fingerprint = cell_key(models=[bench.voice.model.fingerprint for bench in benches])
     found = provenance("keywords", arguments, names, fingerprint, data)
-    notebook: Notebook[KeywordRow, Schema] = Notebook(out, KeywordsDocument, "keywords", found)
+    notebook = Notebook(out, KeywordsDocument, "keywords", found)
     wanted = [(bench, list(bench.wanted(draw))) for draw in range(setting.draws) for bench in benches]
     keys = [one.key for _, cells in wanted for one in cells]
     notebook.keep(keys)

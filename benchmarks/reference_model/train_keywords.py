@@ -55,6 +55,11 @@ def taught_speakers(speakers: Sequence[str], half: Half) -> list[str]:
     return sorted(set(speakers))[get_args(Half).index(half) :: 2]
 
 
+def other_half(half: Half) -> Half:
+    """The half that the model of this one is tested on."""
+    return "second" if half == "first" else "first"
+
+
 def load_commands(half: Half) -> list[Clip]:
     """The clips of the speakers that the model of a half is taught, their keywords as texts."""
     folder = shared_folder("speech", "BITVOX_SPEECH") / CORPUS
@@ -75,7 +80,6 @@ def build_config(labels: Sequence[str]) -> Wav2Vec2ConformerConfig:
         conv_dim=(48, 96, 144, 144),
         conv_kernel=(16, 10, 8, 4),
         conv_stride=(8, 5, 4, 4),
-        num_feat_extract_layers=4,
         feat_extract_norm="group",
         hidden_size=144,
         num_hidden_layers=4,

@@ -41,8 +41,8 @@ _Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Hub id, local folder in the hub's layout, or [b]reference-ctc[/b] or [b]reference-whisper[/b], "
-        "shipped with bitvox.",
+        help="Hub id, local folder in the hub's layout, or one that ships with bitvox: [b]reference-ctc[/b], "
+        "[b]reference-whisper[/b], [b]reference-keywords[/b].",
     ),
 ]
 _Audio = Annotated[

@@ -20,7 +20,12 @@ from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.frontend.sites import find_sites
 from bitvox.errors import InputError
 
-REFERENCE_MODELS = ("reference-ctc", "reference-whisper")
+_ASSETS = files("bitvox") / "assets"
+
+REFERENCE_MODELS = tuple(
+    sorted(folder.name for folder in _ASSETS.iterdir() if (folder / "config.json").is_file())
+)
+"""Names of the checkpoints that ship with bitvox."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -58,7 +63,7 @@ def load_model(name: str | Path) -> SpeechModel:
 def resolve_checkpoint(name: str) -> Path:
     """Folder of the files of the checkpoint called `name`; a hub id is downloaded where that can be done."""
     if name in REFERENCE_MODELS:
-        return Path(str(files("bitvox") / "assets" / name))
+        return Path(str(_ASSETS / name))
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -66,8 +71,8 @@ def resolve_checkpoint(name: str) -> Path:
         raise InputError(f"model '{name}': a file; a checkpoint is a folder with config.json and its weights")
     if not _HUB_ID.fullmatch(name):
         raise InputError(
-            f"model '{name}': no such folder; give a folder, a hub id (owner/name) or "
-            + " or ".join(REFERENCE_MODELS)
+            f"model '{name}': no such folder; give a folder, a hub id (owner/name) or one that ships: "
+            + ", ".join(REFERENCE_MODELS)
         )
     return _download(name)
 

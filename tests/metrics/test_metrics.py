@@ -131,3 +131,29 @@ def test_accuracy_is_what_errors_leave() -> None:
     errors, found = error_rate(counts, speakers).rate, accuracy(counts, speakers)
     assert (found.percent, found.low, found.high) == (75, 50, 100)
     assert (errors.percent, errors.low, errors.high) == (25, 0, 50)
+
+
+def test_exact_interval_of_a_share() -> None:
+    found = metrics.exact_share(9, 10)
+    assert (found.percent, found.low, found.high) == pytest.approx((90, 55.498, 99.747), abs=1e-3)
+    nothing, all_of_it = metrics.exact_share(0, 20), metrics.exact_share(20, 20)
+    assert (nothing.low, all_of_it.high) == (0, 100)
+    assert nothing.high == pytest.approx(100 - (all_of_it.low or 0)) == pytest.approx(16.843, abs=1e-3)
+    assert metrics.exact_share(0, 0).percent is None
+
+
+def test_sign_flips_are_counted_exactly() -> None:
+    assert metrics.sign_flip([1, 1, 1, 1, 1]) == pytest.approx(2 / 32)
+    assert metrics.sign_flip([3, -3]) == 1
+    assert metrics.sign_flip([0, 0]) == metrics.sign_flip([]) == 1
+    differences = [4, -1, 2, 0, 7, 3]
+    flips = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1).T @ differences
+    assert metrics.sign_flip(differences) == pytest.approx(np.mean(np.abs(flips) >= 15))
+
+
+def test_change_of_positive_values_is_their_geometric_mean() -> None:
+    found = metrics.geometric_change([2.0, 8.0], [1.0, 16.0])
+    assert found.percent == pytest.approx(0)
+    assert (found.low, found.high) == pytest.approx((-50, 100))
+    assert metrics.geometric_change([3.0, 6.0], [2.0, 4.0]).percent == pytest.approx(50)
+    assert metrics.geometric_change([], []).percent is None

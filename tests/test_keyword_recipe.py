@@ -1,0 +1,107 @@
+"""The recipe of the keyword models, on clips of noise: who is taught, what a run leaves, what a card says."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import Wav2Vec2ConformerForSequenceClassification
+
+from bitvox.benchmarks.reference_model import evaluate_keywords, train_keywords, training
+from bitvox.benchmarks.reference_model.data import Clip
+from bitvox.compiler.frontend.loading import load_model
+
+KEYWORDS, SPEAKERS = ("down", "left", "up"), ("a", "b", "c", "d")
+
+
+def noise(keyword: str, speaker: str, seed: int) -> Clip:
+    audio = 3000 * np.random.default_rng(seed).standard_normal(16_000)
+    return Clip(audio.astype(np.int16), keyword, speaker)
+
+
+@pytest.fixture(scope="module")
+def commands() -> list[Clip]:
+    return [noise(KEYWORDS[index % 3], SPEAKERS[index % 4], index) for index in range(36)]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, commands: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "speech" / train_keywords.CORPUS
+    folder.mkdir(parents=True)
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "speaker", "keyword"))
+        for number, clip in enumerate(commands):
+            soundfile.write(folder / f"{number}.flac", clip.audio, 16_000)
+            table.writerow((f"{number}.flac", clip.speaker, clip.text))
+    monkeypatch.setenv("BITVOX_SPEECH", str(tmp_path / "speech"))
+
+
+def test_each_speaker_is_a_stranger_to_one_model(corpus: None, commands: list[Clip]) -> None:
+    first, second = (train_keywords.load_commands(half) for half in ("first", "second"))
+    assert {clip.speaker for clip in first} == {"a", "c"}
+    assert {clip.speaker for clip in second} == {"b", "d"}
+    assert len(first) + len(second) == len(commands)
+    assert train_keywords.other_half("first") == "second"
+
+
+def test_a_rendering_is_one_second_and_never_the_same(commands: list[Clip]) -> None:
+    rng = np.random.default_rng(0)
+    audio = [train_keywords.rendered(commands[0], rng) for _ in range(20)]
+    assert {one.shape for one in audio} == {(16_000,)}
+    assert len({one.tobytes() for one in audio}) == 20
+    for one in audio:
+        assert one.dtype == np.float32
+        assert abs(float(one.mean())) < 1e-4
+        assert float(one.std()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_run_resumes_and_its_model_loads_by_every_road(
+    tmp_path: Path, corpus: None, commands: list[Clip]
+) -> None:
+    settings = training.Settings(tmp_path, hours=1.0, seed=1, ema_decay=0.5)
+    trainer = training.Trainer(settings, train_keywords.KeywordRecipe(settings, commands))
+    batch = next(trainer.batches())
+    assert (batch.audio.shape, batch.seconds) == ((32, 16_000), 32)
+    losses = [trainer.update(batch)["loss"] for _ in range(2)]
+    assert all(np.isfinite(losses))
+    assert trainer.evaluate() == {}  # nothing is chosen: there is no dev set
+    trainer.report([{"loss": losses[-1]}], 64, {})
+    trainer.save()
+    again = training.Trainer(settings, train_keywords.KeywordRecipe(settings, commands))
+    again.resume()
+    assert again.step == 2
+    for old, new in zip(
+        trainer.average.state_dict().values(), again.average.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(old, new)
+    norm = again.average.get_submodule("wav2vec2_conformer.encoder.layers.0.conv_module.batch_norm")
+    assert int(norm.num_batches_tracked) == 2  # the average knows its inputs' statistics
+
+    folder = tmp_path / "final"
+    again.recipe.export(again.average, folder)
+    model = Wav2Vec2ConformerForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    labels = evaluate_keywords.recognise(model, commands[:4])
+    loaded = load_model(folder)
+    assert [loaded.transcribe(clip.audio / np.float32(32768)) for clip in commands[:4]] == labels
+
+    evaluate_keywords.write_card(folder, "first", tmp_path, 1.0, 2, ["| all 2 | 18 | 9 |"])
+    card = (folder / "README.md").read_text()
+    assert "--half first" in card
+    assert "2 steps of 32 clips" in card
+    assert "taught: a, c." in card
+    assert json.loads((tmp_path / "log.jsonl").read_text())["step"] == 2
+
+
+def test_accuracies_of_all_speakers_and_of_each(commands: list[Clip]) -> None:
+    heard = [clip.text if clip.speaker == "a" else "up" for clip in commands]
+    rows = evaluate_keywords.accuracy_rows(commands, heard)
+    assert len(rows) == 1 + len(SPEAKERS)
+    assert rows[1].startswith("| a | 9 | 9 (100.0 %) | [66.4, 100.0] |")
+    right = sum(label == clip.text for label, clip in zip(heard, commands, strict=True))
+    assert rows[0].startswith(f"| all 4 | 36 | {right} (")
