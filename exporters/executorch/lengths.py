@@ -1,5 +1,7 @@
 """Lengths of audio: a program has methods for clips up to several lengths, and longer clips go in windows.
 
+Lengths are counted in rows of the model's input: samples, or frames of the features that it reads.
+
 ExecuTorch plans memory for the largest input of a method and takes it when the method is loaded, so one
 method for long clips would cost short ones hundreds of megabytes. Within its length a method takes any clip
 as it is: no padding, which the first group norm of wav2vec2-base, a mean over time, would see.
@@ -24,7 +26,7 @@ _METHOD_PREFIX = "forward_"
 
 @dataclass(frozen=True)
 class Window:
-    """Samples [start, stop) of a clip, and frames [first, last) of the window's logits that are kept."""
+    """Rows [start, stop) of a clip, and frames [first, last) of the window's logits that are kept."""
 
     start: int
     stop: int
@@ -32,33 +34,33 @@ class Window:
     last: int
 
 
-def method_name(samples: int) -> str:
-    """Name of the method for clips of at most `samples` samples."""
-    return f"{_METHOD_PREFIX}{samples}"
+def method_name(rows: int) -> str:
+    """Name of the method for clips of at most `rows` rows."""
+    return f"{_METHOD_PREFIX}{rows}"
 
 
-def method_samples(name: str) -> int | None:
-    """Longest clip in samples that a method takes, by its name; None for a method of another kind."""
+def method_rows(name: str) -> int | None:
+    """Longest clip in rows that a method takes, by its name; None for a method of another kind."""
     digits = name.removeprefix(_METHOD_PREFIX)
     return int(digits) if name.startswith(_METHOD_PREFIX) and digits.isdecimal() else None
 
 
-def frames(samples: int, minimum: int, per_frame: int) -> int:
-    """Frames of logits of a clip: one for `minimum` samples and one more for every `per_frame`."""
-    return (samples - minimum) // per_frame + 1
+def frames(rows: int, minimum: int, per_frame: int) -> int:
+    """Frames of logits of a clip: one for `minimum` rows and one more for every `per_frame`."""
+    return (rows - minimum) // per_frame + 1
 
 
-def windows(samples: int, longest: int, margin: int, minimum: int, per_frame: int) -> Iterator[Window]:
-    """Cut a clip of more than `longest` samples; the kept frames, joined, are those of the whole clip.
+def windows(rows: int, longest: int, margin: int, minimum: int, per_frame: int) -> Iterator[Window]:
+    """Cut a clip of more than `longest` rows; the kept frames, joined, are those of the whole clip.
 
     Args:
-        samples: Length of the clip.
+        rows: Length of the clip.
         longest: Length of a window.
         margin: Least context of a kept frame on the side of a cut.
-        minimum: Samples of the first frame.
-        per_frame: Samples from a frame to the next.
+        minimum: Rows of the first frame.
+        per_frame: Rows from a frame to the next.
     """
-    total = frames(samples, minimum, per_frame)
+    total = frames(rows, minimum, per_frame)
     in_window = frames(longest, minimum, per_frame)
     # A window so short that margins would take all of it keeps at least one frame.
     edge = min(-(-margin // per_frame), (in_window - 1) // 2)
@@ -67,16 +69,16 @@ def windows(samples: int, longest: int, margin: int, minimum: int, per_frame: in
         begin = max(0, min(kept - edge, total - in_window))
         last = in_window if begin + in_window >= total else in_window - edge
         start = begin * per_frame
-        yield Window(start, min(samples, start + longest), kept - begin, last)
+        yield Window(start, min(rows, start + longest), kept - begin, last)
         kept = begin + last
 
 
-def even_windows(samples: int, longest: int, minimum: int, per_frame: int) -> Iterator[Window]:
-    """Cut a clip of more than `longest` samples into windows of about one size, each frame in just one.
+def even_windows(rows: int, longest: int, minimum: int, per_frame: int) -> Iterator[Window]:
+    """Cut a clip of more than `longest` rows into windows of about one size, each frame in just one.
 
     Arguments are those of `windows`.
     """
-    total = frames(samples, minimum, per_frame)
+    total = frames(rows, minimum, per_frame)
     count = -(-total // frames(longest, minimum, per_frame))
     for index in range(count):
         first, end = total * index // count, total * (index + 1) // count

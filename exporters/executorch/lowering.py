@@ -21,7 +21,7 @@ from bitvox.exporters.executorch.quiet import quiet
 
 @dataclass(frozen=True)
 class Lowered:
-    """A module that maps samples [1, T], lowered for any T."""
+    """A module that maps an input [1, T, ...], lowered for any T."""
 
     edge: Any
 
@@ -45,7 +45,7 @@ def lower(
     longest: int,
     constants: Mapping[str, int],
 ) -> Lowered:
-    """Export a module for `shortest` to `longest` samples and hand to XNNPACK what it takes.
+    """Export a module for `shortest` to `longest` rows and hand to XNNPACK what it takes.
 
     Nothing in the graph depends on `longest`: programs can be emitted for more.
 
@@ -55,7 +55,7 @@ def lower(
         exported = torch.export.export(
             module,
             (example,),
-            dynamic_shapes=({1: torch.export.Dim("samples", min=shortest, max=longest)},),
+            dynamic_shapes=({1: torch.export.Dim("rows", min=shortest, max=longest)},),
             # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the
             # stride.
             prefer_deferred_runtime_asserts_over_guards=True,
@@ -78,14 +78,14 @@ def _emit(edge: Any, length: int) -> Program:
 
 
 class _ShapesUpTo(ConstraintBasedSymShapeEvalPass):
-    """Largest shapes for inputs of at most `length` samples, whatever length the graph was exported for."""
+    """Largest shapes for inputs of at most `length` rows, whatever length the graph was exported for."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
         self._length = length
 
     def call(self, graph_module: torch.fx.GraphModule) -> Any:
-        size = _sample_count(graph_module).node
+        size = _row_count(graph_module).node
         ranges = size.shape_env.var_to_range
         exported = ranges[size.expr]
         ranges[size.expr] = ValueRanges(exported.lower, self._length)
@@ -95,11 +95,11 @@ class _ShapesUpTo(ConstraintBasedSymShapeEvalPass):
             ranges[size.expr] = exported
 
 
-def _sample_count(graph_module: torch.fx.GraphModule) -> torch.SymInt:
+def _row_count(graph_module: torch.fx.GraphModule) -> torch.SymInt:
     for node in graph_module.graph.nodes:
         value = node.meta.get("val")
-        if node.op != "placeholder" or not isinstance(value, torch.Tensor) or value.dim() != 2:
+        if node.op != "placeholder" or not isinstance(value, torch.Tensor) or value.dim() < 2:
             continue
         if isinstance(value.shape[1], torch.SymInt):
             return value.shape[1]
-    raise AssertionError("the graph has no input [1, T] with T dynamic")
+    raise AssertionError("the graph has no input [1, T, ...] with T dynamic")

@@ -19,6 +19,7 @@ from bitvox.compiler.frontend.model import FloatArray, SpeechModel
 from bitvox.compiler.lowering.packed import PackedModel
 from bitvox.compiler.passes.quantizer import QuantisedSite
 from bitvox.exporters.executorch.build import WrittenModel
+from bitvox.exporters.executorch.framing import rows
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
 from bitvox.exporters.executorch.program import METHOD, Program
 from bitvox.exporters.executorch.session import open_session, run_program
@@ -38,7 +39,8 @@ def measure_parity(
     model: SpeechModel, packed: PackedModel, written: WrittenModel, samples: FloatArray
 ) -> Parity:
     """Compare every site of the program on the first seconds of one clip of samples [T]."""
-    features = model.processor.features(samples)[: LENGTH_SECONDS[0] * model.processor.sampling_rate]
+    features = model.processor.features(samples)
+    features = features[: rows(model, LENGTH_SECONDS[0] * model.processor.sampling_rate)]
     compared = compared_program(written.skeleton, written.forms)
     values = _run(compared.program.filled(written.constants), features)
     plan, difference = packed.plan, {}

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bitvox.compiler.frontend.session import LOGITS, MODEL, SAMPLES, Array
 from bitvox.compiler.passes.plan import Kernels
 from bitvox.errors import InputError
-from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, even_windows, method_samples, windows
+from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, even_windows, method_rows, windows
 from bitvox.exporters.executorch.quiet import quiet
 from bitvox.runtime_kernels.adapters.executorch.library import NAMESPACE, load_library
 
@@ -36,19 +36,20 @@ FloatArray = npt.NDArray[np.float32]
 PACKAGES = ("executorch",)
 MODEL_NAME = "model.pte"
 
-# Methods of the program that return a number: what windows need to know of the model.
-RATE, MINIMUM, PER_FRAME = "sampling_rate", "minimum_samples", "samples_per_frame"
+# Methods of the program that return a number: what windows need to know of the model, see `framing`.
+RATE, MINIMUM, PER_FRAME = "rows_per_second", "rows_of_first_frame", "rows_per_frame"
 
 
 @dataclass(frozen=True)
 class ExecutorchSession:
-    """A loaded program: for each length of audio a method from samples [1, T] to logits.
+    """A loaded program: for each length of audio a method from the model's input [1, T, ...] to logits.
 
-    A method takes its memory when it is first needed and keeps it.
+    A method takes its memory when it is first needed and keeps it. Lengths are in rows of the input: samples,
+    or frames of features.
 
     Attributes:
-        methods: Longest clip in samples -> the method for clips up to it.
-        rate, minimum, per_frame: Samples of a second, of the first frame, and from a frame to the next.
+        methods: Longest clip in rows -> the method for clips up to it.
+        rate, minimum, per_frame: Rows of a second, of the first frame, and from a frame to the next.
         pools: Whether the logits are one row for all of a clip, as a classifier's are.
     """
 
@@ -62,7 +63,7 @@ class ExecutorchSession:
 
     @property
     def longest(self) -> int:
-        """Samples of the longest clip that runs in one piece."""
+        """Rows of the longest clip that runs in one piece."""
         return max(self.methods)
 
     @property
@@ -71,20 +72,20 @@ class ExecutorchSession:
         return (MODEL,)
 
     def call(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Logits [1, frames, outputs] of samples [1, T], by name."""
+        """Logits [1, frames, outputs] of the input [1, T, ...], by name."""
         if graph != MODEL:
             raise KeyError(graph)
         return {LOGITS: self.run(inputs[SAMPLES][0])[None]}
 
     def run(self, features: FloatArray) -> FloatArray:
-        """Logits [frames, outputs] of features [T]; a long clip goes in windows, see `lengths`."""
-        if features.size <= self.longest:
+        """Logits [frames, outputs] of features [T, ...]; a long clip goes in windows, see `lengths`."""
+        if len(features) <= self.longest:
             return self._run(features)
         if self.pools:
-            cut = list(even_windows(features.size, self.longest, self.minimum, self.per_frame))
+            cut = list(even_windows(len(features), self.longest, self.minimum, self.per_frame))
         else:
             margin = MARGIN_SECONDS * self.rate
-            cut = list(windows(features.size, self.longest, margin, self.minimum, self.per_frame))
+            cut = list(windows(len(features), self.longest, margin, self.minimum, self.per_frame))
         parts = [self._run(features[window.start : window.stop]) for window in cut]
         if self.pools:
             return np.average(parts, axis=0, weights=[window.last for window in cut]).astype(np.float32)
@@ -93,14 +94,14 @@ class ExecutorchSession:
         )
 
     def _run(self, features: FloatArray) -> FloatArray:
-        length = min(length for length in self.methods if length >= features.size)
-        samples = torch.from_numpy(np.ascontiguousarray(features)[None])
+        length = min(length for length in self.methods if length >= len(features))
+        inputs = (torch.from_numpy(np.ascontiguousarray(features)[None]),)
         with _told() as told:
             try:
-                outputs = self.module.run_method(self.methods[length], (samples,))
+                outputs = self.module.run_method(self.methods[length], inputs)
             except RuntimeError as error:
                 raise InputError(
-                    f"{self.path}: ExecuTorch cannot run {features.size} samples: {told.reason(error)}"
+                    f"{self.path}: ExecuTorch cannot run an input of shape {list(features.shape)}: {told.reason(error)}"
                 ) from error
         logits: FloatArray = outputs[0][0].numpy()
         return logits
@@ -124,7 +125,7 @@ def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
             portable_lib._unsafe_reset_threadpool(num_threads)
             module = portable_lib._load_for_executorch(str(path))
             methods = {
-                length: name for name in module.method_names() if (length := method_samples(name)) is not None
+                length: name for name in module.method_names() if (length := method_rows(name)) is not None
             }
             rate, minimum, per_frame = (
                 int(module.run_method(name, ())[0]) for name in (RATE, MINIMUM, PER_FRAME)
@@ -135,7 +136,9 @@ def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
         raise InputError(f"{path}: has methods {module.method_names()}; a bundle's are named by their length")
     session = ExecutorchSession(path, module, methods, rate, minimum, per_frame)
     # A method is loaded when it first runs: let what is missing be missing now. Two frames tell a classifier.
-    logits = session.run(np.zeros(session.minimum + session.per_frame, np.float32))
+    shortest = methods[min(methods)]
+    _, most, *rest = module.method_meta(shortest).input_tensor_meta(0).sizes()
+    logits = session.run(np.zeros((min(minimum + per_frame, most), *rest), np.float32))
     return dataclasses.replace(session, pools=len(logits) == 1)
 
 

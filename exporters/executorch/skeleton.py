@@ -19,10 +19,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from bitvox.compiler.frontend.graphs import Length
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.trace import trace
 from bitvox.compiler.passes.policy import POLICIES
 from bitvox.errors import InputError
+from bitvox.exporters.executorch.framing import framing, rows
 from bitvox.exporters.executorch.graph import Exposed, SiteForm, write_forms
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, method_name
 from bitvox.exporters.executorch.lowering import Lowered, lower
@@ -52,7 +54,7 @@ def build_skeleton(model: SpeechModel) -> bytes:
     """The archive for a model."""
     bare, forms = traced_skeleton(model), usual_forms(model)
     key = _key(forms)
-    entries = dict(zip((_TRACED, _NUMBERS), _entries(bare, _TRACED, _NUMBERS), strict=True))
+    entries = dict(zip((_TRACED, _SIZES), _entries(bare, _TRACED, _SIZES), strict=True))
     lowered, lengths, _ = _lower(bare, forms, expose=False)
     exposed = lowered.emit_exposed(lengths[0], len(forms))
     compared = Compared(*exposed) if exposed else _lower_compared(bare, forms)
@@ -67,27 +69,41 @@ def build_skeleton(model: SpeechModel) -> bytes:
 def traced_skeleton(model: SpeechModel) -> bytes:
     """An archive with nothing lowered in it, for a program that is written once.
 
-    Raises InputError for a model that reads features, since lengths and windows are in samples, and for one
-    of several graphs.
+    Raises InputError for a model of several graphs, and as `framing` does.
     """
     if len(model.graphs) > 1:
         raise InputError(
             f"model '{model.source}': runs in {len(model.graphs)} graphs, and executorch here takes one; "
             "compile it with --target onnx"
         )
-    if len(model.processor.input_shape(model.processor.minimum_samples)) > 1:
-        raise InputError(
-            f"model '{model.source}': reads log-mel features, which the executorch target does not take; "
-            "compile it with --target onnx"
-        )
-    numbers = {
-        RATE: model.processor.sampling_rate,
-        MINIMUM: model.processor.minimum_samples,
-        PER_FRAME: model.processor.samples_per_frame,
-    }
+    program = trace(model, model.graphs[0])
+    found, rate = framing(model, program), model.processor.sampling_rate
+    numbers = {RATE: found.rate, MINIMUM: found.minimum, PER_FRAME: found.per_frame}
+    lengths = sorted({rows(model, seconds * rate) for seconds in LENGTH_SECONDS})
+    port, longest = model.graphs[0].inputs[0], rows(model, _EXPORTED_SECONDS * rate)
+    least = next(size.least for size in port.shape if isinstance(size, Length))
+    sizes = _Sizes(lengths, least, longest, port.shape[2:], numbers)
     traced = io.BytesIO()
-    torch.export.save(trace(model, model.graphs[0]), traced)
-    return _archive({_TRACED: traced.getvalue(), _NUMBERS: json.dumps(numbers).encode()})
+    torch.export.save(program, traced)
+    return _archive({_TRACED: traced.getvalue(), _SIZES: json.dumps(dataclasses.asdict(sizes)).encode()})
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What lowering needs to know beside the traced graph.
+
+    Attributes:
+        lengths: Rows of input up to which there is a method.
+        least, longest: Rows that the graph is exported for.
+        width: Shape of a row.
+        numbers: Methods of the program that return a number.
+    """
+
+    lengths: Sequence[int]
+    least: int
+    longest: int
+    width: Sequence[int]
+    numbers: Mapping[str, int]
 
 
 def usual_forms(model: SpeechModel) -> tuple[SiteForm, ...]:
@@ -125,7 +141,7 @@ def compared_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
     return _remembered(("compared", _hash(skeleton), _key(forms)), make)
 
 
-_TRACED, _NUMBERS = "traced.pt2", "numbers.json"
+_TRACED, _SIZES = "traced.pt2", "sizes.json"
 
 _T = TypeVar("_T")
 _remembered_results: OrderedDict[tuple[str, ...], Any] = OrderedDict()
@@ -158,15 +174,13 @@ def _lower_compared(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
 def _lower(
     skeleton: bytes, forms: Sequence[SiteForm], expose: bool
 ) -> tuple[Lowered, list[int], tuple[Exposed, ...]]:
-    """The lowered graph, the lengths to emit it for in samples, and what `expose` adds to its outputs."""
-    traced, numbers = _entries(skeleton, _TRACED, _NUMBERS)
-    sizes = json.loads(numbers)
-    lengths = [seconds * sizes[RATE] for seconds in LENGTH_SECONDS]
+    """The lowered graph, the lengths to emit it for in rows, and what `expose` adds to its outputs."""
+    traced, stored = _entries(skeleton, _TRACED, _SIZES)
+    sizes = _Sizes(**json.loads(stored))
     module, exposed = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose)
-    longest = _EXPORTED_SECONDS * sizes[RATE]
-    example = torch.zeros(1, longest // 2)
-    shortest = sizes[MINIMUM] + sizes[PER_FRAME]
-    return lower(module, example, shortest, longest, sizes), lengths, exposed
+    example = torch.zeros(1, (sizes.least + sizes.longest) // 2, *sizes.width)
+    lowered = lower(module, example, sizes.least, sizes.longest, sizes.numbers)
+    return lowered, list(sizes.lengths), exposed
 
 
 def _key(forms: Sequence[SiteForm]) -> str:

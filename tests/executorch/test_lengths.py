@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitvox.exporters.executorch.lengths import even_windows, frames, method_name, method_samples, windows
+from bitvox.exporters.executorch.lengths import even_windows, frames, method_name, method_rows, windows
 
 
 @given(
@@ -61,6 +61,6 @@ def test_even_windows_hold_every_frame_once_and_are_of_one_size(
 
 
 def test_a_method_says_its_length() -> None:
-    assert method_samples(method_name(64_000)) == 64_000
-    assert method_samples("forward") is None
-    assert method_samples("sampling_rate") is None
+    assert method_rows(method_name(64_000)) == 64_000
+    assert method_rows("forward") is None
+    assert method_rows("sampling_rate") is None
