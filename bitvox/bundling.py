@@ -125,5 +125,5 @@ def _describe(
         audit=dict(kernels),
         agreement=agreement,
         calibrated_on=tuple(short_digest(clip) for clip in voice.calibration),
-        lengths=voice.exporter.LENGTH_SECONDS,
+        lengths=voice.exporter.length_seconds(model),
     )

@@ -71,8 +71,9 @@ class Exporter(Protocol):
     PACKAGES: tuple[str, ...]
     """Packages whose versions decide what a skeleton holds."""
 
-    LENGTH_SECONDS: tuple[int, ...]
-    """Longest clips that the methods of a file take in one piece; none where one method takes any clip."""
+    def length_seconds(self, model: SpeechModel) -> tuple[int, ...]:
+        """Longest clips that methods of a file take in one piece; none where one method takes any clip."""
+        ...
 
     def build_skeleton(self, model: SpeechModel) -> bytes:
         """The traced model without its sites' weights: made once for a model and kept between runs."""

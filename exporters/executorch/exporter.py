@@ -18,17 +18,18 @@ from bitvox.exporters.executorch import stock
 from bitvox.exporters.executorch.audit import in_float, kernels_reached, longest_kernel
 from bitvox.exporters.executorch.build import WrittenModel, write_model
 from bitvox.exporters.executorch.costs import ExecutorchCosts
+from bitvox.exporters.executorch.framing import method_lengths
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
 from bitvox.exporters.executorch.parity import measure_parity
 from bitvox.exporters.executorch.skeleton import build_skeleton, traced_skeleton
 from bitvox.exporters.proof import ExportReport
 
 __all__ = [
-    "LENGTH_SECONDS",
     "PACKAGES",
     "build_skeleton",
     "byte_costs",
     "export_full_precision",
+    "length_seconds",
     "longest_kernel",
     "prove",
     "settle",
@@ -36,6 +37,11 @@ __all__ = [
 ]
 
 PACKAGES = ("torch", "executorch", "torchao", "transformers")
+
+
+def length_seconds(model: SpeechModel) -> tuple[int, ...]:
+    """Longest clips that the methods of a program take; none where the input has one length for any clip."""
+    return LENGTH_SECONDS if len(method_lengths(model)) > 1 else ()
 
 
 def byte_costs(model: SpeechModel, skeleton: bytes, storage: Storage, kernels: Kernels) -> ExecutorchCosts:

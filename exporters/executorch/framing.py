@@ -5,6 +5,7 @@ Counted in rows of the input: samples, or frames of the features that the model 
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from bitvox.compiler.frontend.graphs import Length
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.errors import InputError
+from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
 
 _PROBED_FRAMES = 4
 
@@ -52,7 +54,7 @@ def framing(model: SpeechModel, traced: torch.export.ExportedProgram) -> Framing
         bisect_left(range(length.most), count, lo=length.least, key=frames)
         for count in range(first, first + _PROBED_FRAMES)
     ]
-    steps = {after - before for before, after in zip(starts, starts[1:], strict=False)}
+    steps = {after - before for before, after in itertools.pairwise(starts)}
     if len(steps) > 1 or 0 in steps:
         raise InputError(
             f"model '{model.source}': its frames of logits are not evenly spaced, so that executorch cannot "
@@ -65,6 +67,12 @@ def framing(model: SpeechModel, traced: torch.export.ExportedProgram) -> Framing
 def rows(model: SpeechModel, samples: int) -> int:
     """Rows of the input of that many samples."""
     return model.processor.input_shape(samples)[0]
+
+
+def method_lengths(model: SpeechModel) -> list[int]:
+    """Rows of input up to which a program has a method each."""
+    rate = model.processor.sampling_rate
+    return sorted({rows(model, seconds * rate) for seconds in LENGTH_SECONDS})
 
 
 def _frames(traced: torch.export.ExportedProgram) -> Callable[[int], int] | None:

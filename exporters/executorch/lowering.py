@@ -88,7 +88,9 @@ class _ShapesUpTo(ConstraintBasedSymShapeEvalPass):
         size = _row_count(graph_module).node
         ranges = size.shape_env.var_to_range
         exported = ranges[size.expr]
-        ranges[size.expr] = ValueRanges(exported.lower, self._length)
+        # Every size grows with the input. Bounds over a range of lengths would be far off for a quotient of
+        # two of them, as tracing leaves (T * T) // T.
+        ranges[size.expr] = ValueRanges(self._length, self._length)
         try:
             return super().call(graph_module)
         finally:

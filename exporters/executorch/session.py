@@ -100,8 +100,9 @@ class ExecutorchSession:
             try:
                 outputs = self.module.run_method(self.methods[length], inputs)
             except RuntimeError as error:
+                shape = "×".join(map(str, features.shape))
                 raise InputError(
-                    f"{self.path}: ExecuTorch cannot run an input of shape {list(features.shape)}: {told.reason(error)}"
+                    f"{self.path}: ExecuTorch cannot run an input of {shape}: {told.reason(error)}"
                 ) from error
         logits: FloatArray = outputs[0][0].numpy()
         return logits

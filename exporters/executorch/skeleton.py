@@ -24,9 +24,9 @@ from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.trace import trace
 from bitvox.compiler.passes.policy import POLICIES
 from bitvox.errors import InputError
-from bitvox.exporters.executorch.framing import framing, rows
+from bitvox.exporters.executorch.framing import framing, method_lengths, rows
 from bitvox.exporters.executorch.graph import Exposed, SiteForm, write_forms
-from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, method_name
+from bitvox.exporters.executorch.lengths import method_name
 from bitvox.exporters.executorch.lowering import Lowered, lower
 from bitvox.exporters.executorch.program import Program, joined
 from bitvox.exporters.executorch.session import MINIMUM, PER_FRAME, RATE
@@ -77,12 +77,11 @@ def traced_skeleton(model: SpeechModel) -> bytes:
             "compile it with --target onnx"
         )
     program = trace(model, model.graphs[0])
-    found, rate = framing(model, program), model.processor.sampling_rate
+    found = framing(model, program)
     numbers = {RATE: found.rate, MINIMUM: found.minimum, PER_FRAME: found.per_frame}
-    lengths = sorted({rows(model, seconds * rate) for seconds in LENGTH_SECONDS})
-    port, longest = model.graphs[0].inputs[0], rows(model, _EXPORTED_SECONDS * rate)
+    port, longest = model.graphs[0].inputs[0], rows(model, _EXPORTED_SECONDS * model.processor.sampling_rate)
     least = next(size.least for size in port.shape if isinstance(size, Length))
-    sizes = _Sizes(lengths, least, longest, port.shape[2:], numbers)
+    sizes = _Sizes(method_lengths(model), least, longest, port.shape[2:], numbers)
     traced = io.BytesIO()
     torch.export.save(program, traced)
     return _archive({_TRACED: traced.getvalue(), _SIZES: json.dumps(dataclasses.asdict(sizes)).encode()})

@@ -21,7 +21,6 @@ from bitvox.exporters.proof import ExportReport
 from bitvox.runtime_kernels import isa
 
 __all__ = [
-    "LENGTH_SECONDS",
     "PACKAGES",
     "build_skeleton",
     "byte_costs",
@@ -33,7 +32,11 @@ __all__ = [
 ]
 
 PACKAGES = ("torch", "onnxscript", "transformers")
-LENGTH_SECONDS = ()
+
+
+def length_seconds(model: SpeechModel) -> tuple[int, ...]:
+    """None: a graph takes a clip of any length."""
+    return ()
 
 
 def prove(
