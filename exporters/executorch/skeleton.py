@@ -81,7 +81,7 @@ def traced_skeleton(model: SpeechModel) -> bytes:
     numbers = {RATE: found.rate, MINIMUM: found.minimum, PER_FRAME: found.per_frame}
     port, longest = model.graphs[0].inputs[0], rows(model, _EXPORTED_SECONDS * model.processor.sampling_rate)
     least = next(size.least for size in port.shape if isinstance(size, Length))
-    sizes = _Sizes(method_lengths(model), least, longest, port.shape[2:], numbers)
+    sizes = _Sizes(method_lengths(model), least, longest, port.example().shape[2:], numbers)
     traced = io.BytesIO()
     torch.export.save(program, traced)
     return _archive({_TRACED: traced.getvalue(), _SIZES: json.dumps(dataclasses.asdict(sizes)).encode()})
