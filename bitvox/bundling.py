@@ -12,7 +12,6 @@ from bitvox.benchmarks.metrics import count_labels, count_words, identical_share
 from bitvox.compiler.frontend.threads import side_by_side, single_threaded
 from bitvox.compiler.lowering.packed import lower
 from bitvox.compiler.lowering.rounding import round_sites
-from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.quantizer import RoundedSite
 from bitvox.exporters.manifest import Agreement, FileEntry, Manifest, short_digest
@@ -65,7 +64,7 @@ def _rounded(
     if all(entry.rounding == "nearest" for entry in plan.sites):
         return {}
     costs = voice.exporter.byte_costs(voice.model, voice.skeleton, plan.storage, plan.kernels)
-    return round_sites(PassContext(voice.model, voice.samples, costs, progress), plan, store)
+    return round_sites(voice.context(costs, progress, store), plan, store)
 
 
 def planned_bytes(voice: Voice, plan: QuantPlan) -> int:
@@ -124,6 +123,6 @@ def _describe(
         tested_with={name: version(name) for name in packages},
         audit=dict(kernels),
         agreement=agreement,
-        calibrated_on=tuple(short_digest(clip) for clip in voice.calibration),
+        calibrated_on=tuple(short_digest(clip) for clip in voice.learnt_from),
         lengths=voice.exporter.length_seconds(model),
     )

@@ -14,6 +14,7 @@ from bitvox.errors import InputError, RequestError
 from bitvox.exporters.bundle import check_output, folder_bytes, write_atomically
 from bitvox.exporters.targets import runtime
 from bitvox.memory import forget_peak, memory
+from bitvox.personal import with_share
 from bitvox.planning import plan_for
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileReport, CompileRequest, SweepReport
@@ -40,7 +41,8 @@ def compile_bundle(request: CompileRequest, progress: Progress = no_progress) ->
 def make_plan(request: CompileRequest, progress: Progress = no_progress) -> QuantPlan:
     """The decision alone; raises as `compile_bundle` does."""
     store = default_store()
-    return plan_for(read_voice(request, store, progress), request, store, progress)
+    voice = with_share(read_voice(request, store, progress), request, store, progress)
+    return plan_for(voice, request, store, progress)
 
 
 def sweep(request: CompileRequest, budgets: Sequence[int], progress: Progress = no_progress) -> SweepReport:
@@ -82,6 +84,7 @@ def _compile(request: CompileRequest, voice: Voice, started: float, progress: Pr
     out = request.out
     forget_peak()
     store = default_store()
+    voice = with_share(voice, request, store, progress)
     plan = plan_for(voice, request, store, progress)
 
     def fill(folder: Path) -> CompileReport:

@@ -9,10 +9,11 @@ from bitvox.bundling import planned_bytes
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
 from bitvox.compiler.passes.allocate_exact import AllocateExactPass
-from bitvox.compiler.passes.base import Pass, PassContext, Sequential
+from bitvox.compiler.passes.base import Pass, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.measure_costs import MeasureCostsPass
+from bitvox.compiler.passes.personalise import PersonalisePass
 from bitvox.compiler.passes.plan import WIDTHS, Cost, Kernels, QuantPlan, Range, SitePlan, Storage, rounded
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.refine_costs import RefineCostsPass
@@ -21,7 +22,7 @@ from bitvox.compiler.passes.start import start_plan
 from bitvox.compiler.passes.verify import verify_plan
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.targets import TargetCosts
-from bitvox.progress import Progress, logger, no_progress
+from bitvox.progress import Progress, logger
 from bitvox.request import CompileRequest, Effort
 from bitvox.sizes import format_size
 from bitvox.store import FileStore
@@ -69,8 +70,15 @@ def allocated_plan(voice: Voice, request: CompileRequest, store: FileStore, prog
     progress("size", 0, 1)
     costs, start = _measured_start(voice, request)
     progress("size", 1, 1)
-    scored = Sequential(_measures(request)).run(_context(voice, costs, progress), start, store)
+    context = voice.context(costs, progress, store)
+    scored = Sequential(_personal(voice, _measures(request))).run(context, start, store)
+    scored = _shared(voice, scored)
     return voice.exporter.settle(voice.model, _allocate(voice, request, costs, scored, progress))
+
+
+def _shared(voice: Voice, plan: QuantPlan) -> QuantPlan:
+    """The plan, which says how much of it is learnt from the voice."""
+    return plan.noting(own_share=f"{voice.share:g}") if voice.generic else plan
 
 
 def _measures(request: CompileRequest) -> tuple[Pass, ...]:
@@ -118,7 +126,7 @@ def _allocate(
         progress("allocate", attempt, _MOST_CORRECTIONS)
         base = scored.replace(fixed_bytes=costs.fixed)
         try:
-            plan = Sequential((allocate,)).run(_context(voice, costs, progress), base)
+            plan = Sequential((allocate,)).run(voice.context(costs, progress), base)
         except RequestError:  # so near the smallest that a correction overshot it
             break
         missed = _missed(voice, request, plan)
@@ -156,7 +164,7 @@ def _least(
 
     Raises RequestError with the smallest budget that works, where this one does not.
     """
-    context = _context(voice, costs, no_progress)
+    context = voice.context(costs)
     base = scored.replace(fixed_bytes=costs.fixed)
     predicted = bytes_at_width(context, base, WIDTHS[0])
     if allocate.budget > predicted + _PREDICTION_MARGIN:
@@ -220,7 +228,12 @@ def _calibrated(
     passes: tuple[Pass, ...] = (CalibratePass(request.calibration, request.seed),)
     if plan.tier == "default":
         passes = (*passes, FitConvRangesPass())
-    return Sequential(passes).run(_context(voice, costs, progress), plan, store)
+    return Sequential(_personal(voice, passes)).run(voice.context(costs, progress, store), plan, store)
+
+
+def _personal(voice: Voice, passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    """Passes that look at clips, as they run for this voice."""
+    return (PersonalisePass(passes),) if voice.mixes else passes
 
 
 def _read_plan(voice: Voice, request: CompileRequest) -> QuantPlan:
@@ -248,7 +261,7 @@ def _counted(voice: Voice, request: CompileRequest, plan: QuantPlan) -> QuantPla
         )
         for site, entry in zip(voice.model.sites, plan.sites, strict=True)
     )
-    counted = plan.replace(fixed_bytes=costs.fixed, sites=sites)
+    counted = _shared(voice, plan.replace(fixed_bytes=costs.fixed, sites=sites))
     missed = _missed(voice, request, counted)
     counted = voice.exporter.settle(voice.model, counted.replace(fixed_bytes=costs.fixed + missed))
     budget = request.budget or plan.budget or counted.total_bytes
@@ -283,7 +296,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"plan {path}: cannot be read ({error})") from error
-
-
-def _context(voice: Voice, costs: TargetCosts, progress: Progress) -> PassContext:
-    return PassContext(voice.model, voice.samples, costs, progress)

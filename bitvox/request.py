@@ -53,6 +53,10 @@ class CompileRequest:
         model: Hub id, local folder in the hub's layout, or a model that ships with bitvox (`reference-ctc`,
             `reference-whisper`, `reference-keywords`); or a model that is loaded.
         audio: Folder of the voice's unlabelled recordings, or one recording.
+        generic: Folder of unlabelled recordings of anyone, for what is learnt from `audio` to be mixed with:
+            a user's seconds are few. None mixes nothing.
+        own_share: Weight of what `audio` says in that mixture, 0 to 1; None is chosen on recordings of
+            `audio` that are held out for it.
         budget: Ceiling on the bytes of the bundle; None where `plan` decides.
         out: Folder of the bundle; None where only a plan is wanted.
         target: Runtime that will run the bundle.
@@ -96,10 +100,16 @@ class CompileRequest:
     allow_float: bool = False
     clips: int = 32
     seed: int = 0
+    generic: Path | None = None
+    own_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.method == "auto" and self.tier == "paper":
             raise InputError("tier paper: is myqasr's as published; with method auto use tier default")
+        if self.own_share is not None and self.generic is None:
+            raise InputError("own_share: nothing to share with; name recordings of others with generic")
+        if self.own_share is not None and not 0 <= self.own_share <= 1:
+            raise InputError(f"own_share {self.own_share}: is a weight from 0 to 1")
         if self.plan is None:
             return
         defaults = {field.name: field.default for field in fields(self)}

@@ -18,7 +18,7 @@ from bitvox.benchmarks.experiments.unit_calibration import calibrate_by_unit
 from bitvox.bundling import fill_bundle
 from bitvox.compiler.frontend.audio import read_clip
 from bitvox.compiler.frontend.model import FloatArray
-from bitvox.compiler.passes.base import PassContext, Sequential
+from bitvox.compiler.passes.base import Sequential
 from bitvox.compiler.passes.bytes import average_bits, paper_bytes
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import QuantPlan
@@ -133,7 +133,7 @@ class Worker:
             return plan_for(self.voice, request, self.store, no_progress)
         plan = allocated_plan(self.voice, request, self.store, no_progress)
         costs = byte_costs(self.voice, plan.storage)
-        context = PassContext(self.voice.model, self.voice.samples, costs)
+        context = self.voice.context(costs)
         plan = calibrate_by_unit(context, plan, request.calibration, request.seed, self.store)
         if plan.tier == "default":
             plan = Sequential((FitConvRangesPass(),)).run(context, plan, self.store)

@@ -201,7 +201,7 @@ class Judge:
 
     def _context(self, plan: QuantPlan) -> PassContext:
         costs = byte_costs(self.voice, plan.storage, plan.kernels)
-        return PassContext(self.voice.model, self.voice.samples, costs)
+        return self.voice.context(costs, store=self.store)
 
     @torch.inference_mode()
     def _logits(self, module: torch.nn.Module) -> list[Tensor]:

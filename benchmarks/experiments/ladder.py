@@ -6,7 +6,6 @@ import itertools
 from dataclasses import dataclass
 
 from bitvox.compiler.passes.allocate import bytes_at_width
-from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.bytes import average_bits
 from bitvox.compiler.passes.plan import WIDTHS, QuantPlan
 from bitvox.compiler.passes.policy import POLICIES
@@ -54,7 +53,7 @@ def measure_ladder(voice: Voice, widest: QuantPlan) -> Ladder:
     """The ladder of a voice's model; `widest` is a plan with every unit at 8 bits, sized by its files."""
     plain = byte_costs(voice, widest.storage)
     costs = plain.corrected(widest.fixed_bytes - plain.fixed)
-    context = PassContext(voice.model, voice.samples, costs)
+    context = voice.context(costs)
     steps = _steps(voice, widest, costs)
     return Ladder(
         sizes={width: bytes_at_width(context, widest, width) for width in WIDTHS},

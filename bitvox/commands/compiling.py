@@ -121,6 +121,23 @@ _AllowFloat = Annotated[
     bool, typer.Option("--allow-float", help="Accept layers that the runtime computes in float after all.")
 ]
 _Clips = Annotated[int, typer.Option(help="Most recordings to calibrate with.", min=1)]
+_Generic = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Recordings of anyone, without labels: what is learnt from the voice is mixed with what they "
+        "say, which is found once and kept.",
+    ),
+]
+_OwnShare = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Weight of the voice beside --generic, 0 to 1; left out, it is chosen on recordings of the "
+        "voice that are held out for it.",
+    ),
+]
 _Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 
 
@@ -162,6 +179,8 @@ def compile_command(
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,
+    generic: _Generic = None,
+    own_share: _OwnShare = None,
     json: JsonOption = False,
 ) -> None:
     """Fit MODEL to a voice and a byte budget: the bundle is run and compared before it is reported.
@@ -209,6 +228,8 @@ def plan_command(
     kernels: _Kernels = None,
     clips: _Clips = 32,
     seed: _Seed = 0,
+    generic: _Generic = None,
+    own_share: _OwnShare = None,
     json: JsonOption = False,
 ) -> None:
     """Decide the width of every layer without writing a model: JSON to read, edit, and compile with.
@@ -250,6 +271,8 @@ def sweep_command(
     allow_float: _AllowFloat = False,
     clips: _Clips = 32,
     seed: _Seed = 0,
+    generic: _Generic = None,
+    own_share: _OwnShare = None,
     json: JsonOption = False,
 ) -> None:
     """Compile MODEL for many budgets at once and show which of them are worth their bytes.

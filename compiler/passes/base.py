@@ -19,6 +19,55 @@ from bitvox.errors import InputError
 from bitvox.progress import Progress, no_progress
 
 
+class ByteStore(Protocol):
+    """Where finished tensors are kept between runs."""
+
+    def get_bytes(self, key: str) -> bytes | None:
+        """The value kept under a key, if any."""
+        ...
+
+    def put_bytes(self, key: str, value: bytes) -> None:
+        """Keep a value, whole or not at all."""
+        ...
+
+
+class Store(Protocol):
+    """Where finished work is kept between runs."""
+
+    def get(self, key: str) -> str | None:
+        """The value kept under a key, if any."""
+        ...
+
+    def put(self, key: str, value: str) -> None:
+        """Keep a value, whole or not at all."""
+        ...
+
+
+class WholeStore(Store, ByteStore, Protocol):
+    """Where texts and tensors are kept."""
+
+
+@dataclass(frozen=True)
+class Generic:
+    """Clips of anyone, for what is learnt from the user's to be mixed with.
+
+    What they teach alone does not depend on the user: it is found once, and kept.
+
+    Attributes:
+        clips: Float32 samples [T] each, at the model's rate.
+        share: Weight of what the user's clips say, between 0 and 1; that of these is the rest.
+        store: Where what these clips taught is kept; None keeps nothing.
+    """
+
+    clips: tuple[FloatArray, ...]
+    share: float
+    store: WholeStore | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share {self.share}: mixes nothing; take the clips of one side alone")
+
+
 @dataclass(frozen=True)
 class PassContext:
     """What passes read and never change.
@@ -30,6 +79,7 @@ class PassContext:
         progress: Told how far the work is.
         threads: Most computations that a pass may have under way at once, each on one thread; it never
             changes a result.
+        generic: Other clips that what `clips` teach is mixed with, see `personalise`; None mixes nothing.
     """
 
     model: SpeechModel
@@ -37,6 +87,16 @@ class PassContext:
     costs: ByteCosts
     progress: Progress = no_progress
     threads: int = 1
+    generic: Generic | None = None
+
+    def of_generic(self) -> PassContext:
+        """The generic clips in the place of the user's, with nothing to mix them with."""
+        assert self.generic is not None
+        return dataclasses.replace(self, clips=self.generic.clips, generic=None)
+
+    def of_user(self) -> PassContext:
+        """The user's clips alone."""
+        return dataclasses.replace(self, generic=None)
 
 
 class Pass(Protocol):
@@ -59,18 +119,6 @@ class Pass(Protocol):
 
     def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
         """The refined plan."""
-        ...
-
-
-class Store(Protocol):
-    """Where finished work is kept between runs."""
-
-    def get(self, key: str) -> str | None:
-        """The value kept under a key, if any."""
-        ...
-
-    def put(self, key: str, value: str) -> None:
-        """Keep a value, whole or not at all."""
         ...
 
 
@@ -119,7 +167,8 @@ class Sequential:
 
 def _run(step: Pass, context: PassContext, plan: QuantPlan) -> QuantPlan:
     with single_threaded() as threads:
-        return step.run(dataclasses.replace(context, threads=threads), plan)
+        # A pass may run others, inside the block of its own.
+        return step.run(dataclasses.replace(context, threads=max(threads, context.threads)), plan)
 
 
 def _load(store: Store, key: str) -> QuantPlan | None:
@@ -148,9 +197,11 @@ def _context_digest(context: PassContext, plan: QuantPlan) -> str:
 
 
 def clips_digest(context: PassContext) -> str:
-    """SHA-256 over what was learnt from the clips depends on: code, model, clips."""
+    """SHA-256 over what was learnt from the clips depends on: code, model, clips, what they mix with."""
     code = code_version("torch", "transformers", "numpy")
     digest = hashlib.sha256(f"{code}\0{context.model.fingerprint}".encode())
     for clip in context.clips:
         digest.update(str(clip.size).encode() + b"\0" + clip.astype("<f4").tobytes())
+    if context.generic is not None:
+        digest.update(f"{context.generic.share!r} {clips_digest(context.of_generic())}".encode())
     return digest.hexdigest()

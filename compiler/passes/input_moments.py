@@ -7,15 +7,17 @@ but sums is kept: no activation outlives its clip.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
 from bitvox.compiler.frontend.model import ConvGeometry, Site
-from bitvox.compiler.passes.base import PassContext
+from bitvox.compiler.passes.base import ByteStore, PassContext, clips_digest
 from bitvox.compiler.passes.observers import clip_inputs, columns
 from bitvox.errors import InputError
 
@@ -57,6 +59,24 @@ class InputMoments:
             raise ValueError(f"site {self._site.name}: no input seen")
         mean = self._sum[group] / self._frames
         return _from_lags(mean, mean) if _slides(self._site) else mean
+
+    def mixed(self, generic: InputMoments, share: float) -> InputMoments:
+        """(1 - share) H of the other + share H of this one, of the same site."""
+        found = InputMoments(self._site, 1)
+        found._sum = (1 - share) * generic.mean() + share * self.mean()
+        found._frames = 1
+        return found
+
+    def mean(self) -> Tensor:
+        """What H is made of, one number a pair of inputs (and lag), to be kept."""
+        return self._sum / self._frames
+
+    @classmethod
+    def of_mean(cls, site: Site, mean: Tensor) -> InputMoments:
+        """The moments of a site whose `mean` was kept."""
+        found = cls(site, 1)
+        found._sum, found._frames = mean, 1
+        return found
 
     def _stored_shape(self) -> tuple[int, ...]:
         if not _slides(self._site):
@@ -147,17 +167,52 @@ class _Reached(Exception):
     """The last site that was wanted has its input."""
 
 
-@torch.inference_mode()
 def gather_moments(
     context: PassContext, groups: Sequence[tuple[Site, ...]], stage: str
 ) -> dict[str, InputMoments]:
     """H of what each of these share groups reads in the model at full precision, by name of the group.
 
-    The model runs as far as the last of the groups.
+    The model runs as far as the last of the groups. With generic clips H is (1 - share) H_generic + share
+    H_user; H_generic is found once and kept.
 
     Raises:
         InputError: No clips, or an activation that is not finite.
     """
+    generic = context.generic
+    own = _seen(context, groups, stage)
+    if generic is None:
+        return own
+    others = _generic_moments(context.of_generic(), generic.store, groups)
+    return {name: moments.mixed(others[name], generic.share) for name, moments in own.items()}
+
+
+def _generic_moments(
+    context: PassContext, store: ByteStore | None, groups: Sequence[tuple[Site, ...]]
+) -> dict[str, InputMoments]:
+    """H by name of the share group, from the store where it is there."""
+    base = clips_digest(context)
+    keys = {
+        group[0].share_group: hashlib.sha256(f"{base} H {group[0].name}".encode()).hexdigest()
+        for group in groups
+    }
+    found = {}
+    for group in groups:
+        kept = store.get_bytes(keys[group[0].share_group]) if store is not None else None
+        if kept is not None:
+            found[group[0].share_group] = InputMoments.of_mean(group[0], load(kept)["mean"])
+    missing = [group for group in groups if group[0].share_group not in found]
+    if missing:
+        fresh = _seen(context, missing, "measure generic inputs")
+        found.update(fresh)
+        if store is not None:
+            for name, moments in fresh.items():
+                store.put_bytes(keys[name], save({"mean": moments.mean()}))
+    return found
+
+
+@torch.inference_mode()
+def _seen(context: PassContext, groups: Sequence[tuple[Site, ...]], stage: str) -> dict[str, InputMoments]:
+    """H of what the groups read in these clips alone."""
     firsts = [group[0] for group in groups]
     found = {site.share_group: InputMoments(site, len(context.clips)) for site in firsts}
     with _reading(context.model.module, firsts, found):
