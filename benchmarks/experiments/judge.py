@@ -189,8 +189,8 @@ class Judge:
         return form.model_validate(row | fields)
 
     def _check_disjoint(self) -> None:
-        for samples in self.voice.samples:
-            if path := self._heard.get(samples.tobytes()):
+        for clip in self.voice.learnt_from:
+            if path := self._heard.get(clip.samples.tobytes()):
                 raise InputError(f"{path}: calibrates and is judged on; draw calibration clips from others")
 
     def _plan(self, request: CompileRequest) -> QuantPlan:

@@ -102,6 +102,16 @@ class DriftMoments:
             self._backward = self._backward + _products(self._site, values, drift, self._most_frames)[0]
         self._frames += frames
 
+    def mixed(self, generic: DriftMoments, share: float) -> DriftMoments:
+        """(1 - share) of the other + share of this one, of the same site."""
+        found = DriftMoments(self._site, 1)
+        pairs = ((one._forward / one._frames, one._backward / one._frames) for one in (generic, self))
+        theirs, ours = pairs
+        found._forward = (1 - share) * theirs[0] + share * ours[0]
+        found._backward = (1 - share) * theirs[1] + share * ours[1]
+        found._frames = 1
+        return found
+
     def matrix(self, group: int) -> Tensor:
         """E[d x^T] of one group of channels, [K, K]."""
         forward = self._forward[group] / self._frames

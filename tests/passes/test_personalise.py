@@ -30,6 +30,10 @@ def _start() -> QuantPlan:
     return start_plan(tiny_model(), PackedCosts(), "onnx", rounding="gptq")
 
 
+def _compensated(plan: QuantPlan) -> QuantPlan:
+    return plan.replace(sites=tuple(entry.replace(rounding="compensated") for entry in plan.sites))
+
+
 def _plan(context: PassContext) -> QuantPlan:
     """Measured, allocated and calibrated, as planning does it."""
     store = context.generic.store if context.generic else None
@@ -45,10 +49,24 @@ def test_the_ends_are_each_side_alone() -> None:
     for share, alone in ((0.0, generic), (1.0, own)):
         mixed = personal_context(own, GENERIC, share)
         assert _plan(mixed) == _plan(alone)
-        codes, expected = (round_sites(context, _plan(alone)) for context in (mixed, alone))
-        assert codes
-        for name, site in expected.items():
-            assert torch.equal(codes[name].codes, site.codes)
+        plan = _plan(alone)
+        for asked in (plan, _compensated(plan)):
+            codes, expected = (round_sites(context, asked) for context in (mixed, alone))
+            assert codes
+            for name, site in expected.items():
+                assert torch.equal(codes[name].codes, site.codes)
+
+
+def test_what_is_between_rounds_for_both() -> None:
+    """The drift is that of both sides: twice the same clips are the clips."""
+    own = tiny_context()
+    plan = _compensated(_plan(own))
+    both = round_sites(personal_context(own, own.clips, 0.5), plan)
+    other = round_sites(personal_context(own, GENERIC, 0.5), plan)
+    alone = round_sites(own, plan)
+    same = [torch.equal(both[name].codes, site.codes) for name, site in alone.items()]
+    assert sum(same) > 0.8 * len(same)  # sums in another order may tip a code
+    assert not all(torch.equal(other[name].codes, site.codes) for name, site in alone.items())
 
 
 def test_h_is_a_mean_of_the_two() -> None:
