@@ -1,9 +1,9 @@
 """What passes learn from the user's clips, mixed with what they learn from everyone's.
 
 A user has seconds of audio, and what is estimated from little is noisy: (1 - share) H_generic + share H_user
-leans on both, as a regularised covariance does (Ledoit and Wolf 2004). `input_moments` mixes H wherever weights
-are rounded (`drift`, what both read on the way); the pass here mixes the numbers of plans. Share 0 is the
-generic calibration and share 1 the user's own: `personal_context` leaves one side's clips alone then, and
+leans on both, as a regularised covariance does (Ledoit and Wolf 2004). `input_moments` mixes H wherever
+weights are rounded (`drift`, what both read on the way); the pass here mixes the numbers of plans. Share 0 is
+the generic calibration and share 1 the user's own: `personal_context` leaves one side's clips alone then, and
 nothing else runs.
 """
 
