@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint types reference-model reference-whisper reference-keywords clean
+.PHONY: help setup demo test lint types reference-model reference-whisper reference-keywords reference-languages clean
 
 help:
 	@echo "make demo             compile the shipped model for two voices and three budgets, and print what came out"
@@ -13,6 +13,7 @@ help:
 	@echo "make reference-model  train the reference CTC model again (hours)"
 	@echo "make reference-whisper  train the reference encoder-decoder again (hours)"
 	@echo "make reference-keywords  train the two reference keyword models again (an hour and a half)"
+	@echo "make reference-languages  train the classifier of the experiment on languages (half an hour; needs espeak-ng)"
 
 setup: $(READY)
 
@@ -50,6 +51,11 @@ reference-keywords: $(READY)
 		$(PY) -m bitvox.benchmarks.reference_model.train_keywords --half $$half \
 			--out build/reference-keywords/$$half --hours 0.8 || exit; \
 	done
+
+reference-languages: $(READY)
+	$(PY) -m bitvox.benchmarks.reference_model.make_languages --out build/reference-languages/data
+	$(PY) -m bitvox.benchmarks.reference_model.train_languages --data build/reference-languages/data \
+		--out build/reference-languages --hours 0.45
 
 clean:
 	rm -rf $(VENV) build demo

@@ -12,7 +12,15 @@ import soundfile
 import torch
 from transformers import Wav2Vec2ConformerForSequenceClassification
 
-from bitvox.benchmarks.reference_model import evaluate_keywords, train_keywords, training
+from bitvox.benchmarks.dataset import read_dataset
+from bitvox.benchmarks.reference_model import (
+    evaluate_keywords,
+    make_languages,
+    synthesis,
+    train_keywords,
+    train_languages,
+    training,
+)
 from bitvox.benchmarks.reference_model.data import Clip
 from bitvox.compiler.frontend.loading import load_model
 
@@ -105,3 +113,35 @@ def test_accuracies_of_all_speakers_and_of_each(commands: list[Clip]) -> None:
     assert rows[1].startswith("| a | 9 | 9 (100.0 %) | [66.4, 100.0] |")
     right = sum(label == clip.text for label, clip in zip(heard, commands, strict=True))
     assert rows[0].startswith(f"| all 4 | 36 | {right} (")
+
+
+def test_voices_of_a_split_speak_in_no_other_and_in_every_language() -> None:
+    splits = {split: set(make_languages.speakers(split)) for split in make_languages.SPEAKERS}
+    assert sum(map(len, splits.values())) == len(set.union(*splits.values())) == 44
+    for split, voices in splits.items():
+        for language in ("de", "ja"):
+            spoken = make_languages.utterances(language, split)
+            assert spoken == make_languages.utterances(language, split)
+            assert {one.voice.variant for one in spoken} == voices
+            assert len(spoken) == 10 * len(voices)
+
+
+@pytest.mark.skipif(not synthesis.espeak_available(), reason="espeak-ng is not installed")
+def test_a_language_is_a_folder_that_a_classifier_is_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_languages, "SPEAKERS", {"train": 4, "dev": 1, "test": 1})
+    monkeypatch.setattr(train_languages, "LANGUAGES", ("pl",))
+    make_languages.write_language("pl", tmp_path)
+    table = read_dataset(tmp_path / "pl" / "manifest.csv")
+    assert len(table.utterances) == 60
+    assert {one.text for one in table.utterances} == {f"pl-{digit}" for digit in range(10)}
+    clips = train_languages.load_languages(tmp_path)
+    assert {len(clip.audio) for clip in clips} == {16_000}
+    settings = training.Settings(tmp_path, hours=1.0, seed=1)
+    recipe = train_keywords.KeywordRecipe(settings, clips, train_languages.build_classifier)
+    trainer = training.Trainer(settings, recipe)
+    assert np.isfinite(trainer.update(next(trainer.batches()))["loss"])
+    recipe.export(trainer.average, tmp_path / "final")
+    heard = load_model(tmp_path / "final").transcribe(clips[0].audio / np.float32(32768))
+    assert heard in recipe.labels

@@ -106,11 +106,12 @@ class Judge:
         clips = [read_clip(utterance.path, rate).samples for utterance in judged.utterances]
         self._heard = {clip.tobytes(): one.path for clip, one in zip(clips, judged.utterances, strict=True)}
         self._check_disjoint()
+        self._samples = clips
         self._inputs = [voice.model.inputs(samples) for samples in clips]
         self.said = [utterance.text or "" for utterance in judged.utterances]
         self.speakers, _ = clusters(judged.utterances)
         self._expected = self._logits(voice.model.module)
-        self.full = self._texts(self._expected)
+        self.full = self._texts(voice.model.module, self._expected)
 
     def calibrated_on(self, clips: Sequence[Clip]) -> Judge:
         """The same judge of models that are calibrated on other clips."""
@@ -163,7 +164,7 @@ class Judge:
         """What a module makes of the judged recordings."""
         logits = self._logits(module)
         return Heard(
-            self._texts(logits),
+            self._texts(module, logits),
             tuple(_divergence(*pair) for pair in zip(logits, self._expected, strict=True)),
             tuple(one.shape[0] for one in logits),
         )
@@ -208,8 +209,12 @@ class Judge:
         """[frames, outputs] of each recording; one frame of a classifier."""
         return [logits.reshape(-1, logits.shape[-1]) for logits in (module(*one) for one in self._inputs)]
 
-    def _texts(self, logits: Sequence[Tensor]) -> tuple[str, ...]:
-        return tuple(self.voice.model.processor.decode(one.numpy()) for one in logits)
+    def _texts(self, module: torch.nn.Module, logits: Sequence[Tensor]) -> tuple[str, ...]:
+        model = self.voice.model
+        if model.family == "encoder-decoder":  # reads its own tokens, not those that gave the logits
+            own = replace(model, module=module)
+            return tuple(own.transcribe(samples) for samples in self._samples)
+        return tuple(model.processor.decode(one.numpy()) for one in logits)
 
 
 def _divergence(found: Tensor, wanted: Tensor) -> float:

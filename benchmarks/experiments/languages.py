@@ -1,0 +1,280 @@
+"""Calibrated on one language, judged on another: a multilingual checkpoint and a folder for each language.
+
+    bitvox reproduce languages
+    BITVOX_LANGUAGES=FOLDER bitvox reproduce languages --model CHECKPOINT --out FILE
+
+A language is a folder, called by its code, with a `manifest.csv` whose `split` keeps who calibrates (dev)
+apart from who is judged (test). Without another model and folder it is the classifier of spoken digits in
+ten languages, on synthetic voices, that `make reference-languages` makes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bitvox.benchmarks import metrics
+from bitvox.benchmarks.dataset import Dataset, Utterance, read_dataset
+from bitvox.benchmarks.experiments.experiment import MODEL, Options
+from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
+from bitvox.benchmarks.experiments.provenance import provenance
+from bitvox.benchmarks.experiments.results import (
+    REPOSITORY,
+    Document,
+    Errors,
+    Notebook,
+    Rate,
+    Schema,
+    cell_key,
+)
+from bitvox.benchmarks.experiments.speech import described, draw_clips, stratified
+from bitvox.compiler.frontend.audio import read_clip
+from bitvox.errors import InputError
+from bitvox.progress import Progress, no_progress
+from bitvox.request import CompileRequest
+from bitvox.store import default_store
+from bitvox.voice import read_voice
+
+BITS = (2.5, 3.0, 4.0)
+CLIPS = 32
+JUDGED = 60
+SEED = 0
+
+_MADE = Path("build") / "reference-languages"
+
+# Written without spaces between words, or with spaces that writers differ about: characters are counted.
+_BY_CHARACTER = frozenset({"ja", "ko", "lo", "my", "th", "yue", "zh"})
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language's recordings, of different speakers: to calibrate with, and to judge on."""
+
+    calibration: tuple[Utterance, ...]
+    judged: Dataset
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the experiment runs on: a checkpoint, languages by code, averages whose bytes are the budgets."""
+
+    model: str
+    languages: Mapping[str, Language]
+    bits: tuple[float, ...] = BITS
+
+
+class LanguageRow(JudgedRow):
+    """A model calibrated on a language (None: on nothing), judged on the recordings of all languages."""
+
+    calibrated_on: str | None = None
+
+
+class Matrix(Schema):
+    """One method at one budget.
+
+    Attributes:
+        errors: Language judged -> language calibrated on (`none`, `full precision` too) -> error rate.
+        own: Errors of calibration on the language judged; `foreign`: mean over the other languages; both over
+            all languages judged.
+        difference: The first minus the second, in points, paired; its interval resamples speakers.
+        own_divergence, foreign_divergence: From full precision, mean over frames.
+    """
+
+    method: str
+    bits: float
+    bytes: int
+    errors: dict[str, dict[str, Errors]]
+    own: Rate
+    foreign: Rate
+    difference: Rate
+    own_divergence: float
+    foreign_divergence: float
+
+
+class LanguagesDocument(Document[LanguageRow, Matrix]):
+    """`languages.json`."""
+
+
+def languages(
+    out: Path, setting: Setting, progress: Progress = no_progress, arguments: Sequence[str] = ()
+) -> LanguagesDocument:
+    """Measure every row that the file does not have."""
+    store = default_store()
+    first = next(iter(setting.languages.values()))
+    # Only sizes are taken from this voice: budgets are the same whoever calibrates.
+    base = CompileRequest(setting.model, audio=first.calibration[0].path, activations="dynamic", seed=SEED)
+    judged = tuple(one for language in setting.languages.values() for one in language.judged.utterances)
+    judge = Judge(read_voice(base, store, no_progress), Dataset(first.judged.origin, judged), store)
+    data = {code: described(language.judged) for code, language in setting.languages.items()}
+    data["calibration"] = f"{len(first.calibration)} clips of a language, of other speakers"
+    fingerprint = judge.voice.model.fingerprint
+    notebook = Notebook(
+        out,
+        LanguagesDocument,
+        "languages",
+        provenance("languages", arguments, setting.model, fingerprint, data),
+    )
+    ladder = judge.ladder(base)
+    budgets = {bits: judge.budget(base, ladder, bits) for bits in setting.bits}
+    wanted = [
+        (_key(setting, fingerprint, request, code), bits, request, code)
+        for bits, request, code in _cells(base, setting, budgets)
+    ]
+    keys = [key for key, *_ in wanted]
+    notebook.keep(keys)
+    rate = judge.voice.model.processor.sampling_rate
+    for number, (key, bits, request, code) in enumerate(wanted):
+        progress("languages", number, len(wanted))
+        if notebook.get(key) is None:
+            spoken = setting.languages[code].calibration if code else first.calibration
+            here = judge.calibrated_on([read_clip(one.path, rate) for one in spoken])
+            notebook.add(here.row(LanguageRow, key, bits, request, calibrated_on=code))
+    progress("languages", len(wanted), len(wanted))
+    rows = [row for key in keys if (row := notebook.get(key)) is not None]
+    document = notebook.write(keys, tuple(_matrices(judge, setting, rows)))
+    assert isinstance(document, LanguagesDocument)
+    return document
+
+
+def _cells(
+    base: CompileRequest, setting: Setting, budgets: Mapping[float, int]
+) -> Iterator[tuple[float | None, CompileRequest | None, str | None]]:
+    yield None, None, None
+    for bits in setting.bits:
+        at = replace(base, budget=budgets[bits])
+        # Bits in an order drawn by seed and rounding to nearest: no recording has a say in it.
+        yield bits, replace(at, method="myqasr", order="shuffled"), None
+        for request in (replace(at, method="auto"), replace(at, method="myqasr")):
+            for code in setting.languages:
+                yield bits, request, code
+
+
+def _key(setting: Setting, fingerprint: str, request: CompileRequest | None, code: str | None) -> str:
+    spoken = setting.languages[code].calibration if code else ()
+    return cell_key(
+        fingerprint=fingerprint,
+        request=request and replace(request, audio=None),
+        calibration=[code, *(one.path.name for one in spoken)],
+        judged=[
+            [code, *(one.path.name for one in language.judged.utterances)]
+            for code, language in setting.languages.items()
+        ],
+    )
+
+
+def _matrices(judge: Judge, setting: Setting, rows: Sequence[LanguageRow]) -> Iterator[Matrix]:
+    """Of every method and budget that all languages have calibrated."""
+    full = next(row for row in rows if row.bits is None)
+    for bits in setting.bits:
+        free = [row for row in rows if row.bits == bits and row.calibrated_on is None]
+        for method in ("auto", "myqasr"):
+            here = {
+                row.calibrated_on: row
+                for row in rows
+                if (row.bits, row.method) == (bits, method) and row.calibrated_on is not None
+            }
+            if list(here) == list(setting.languages):
+                named = {code or "": row for code, row in here.items()}
+                yield _Comparison(judge, setting, named).matrix(
+                    method, bits, {**named, "none": free[0], "full precision": full}
+                )
+
+
+class _Comparison:
+    """The rows of one method and budget, cut into the languages judged."""
+
+    def __init__(self, judge: Judge, setting: Setting, rows: Mapping[str, LanguageRow]) -> None:
+        self.judge, self.rows = judge, rows
+        self.places: dict[str, slice] = {}
+        start = 0
+        for code, language in setting.languages.items():
+            self.places[code] = slice(start, start + len(language.judged.utterances))
+            start += len(language.judged.utterances)
+
+    def matrix(self, method: str, bits: float, columns: Mapping[str, LanguageRow]) -> Matrix:
+        """Error rates of every pair, and own against foreign languages over all of them."""
+        errors = {
+            code: {
+                name: Errors.of(metrics.error_rate(self._counts(code, row), self._speakers(code)))
+                for name, row in columns.items()
+            }
+            for code in self.places
+        }
+        pairs = [(code, name) for code in self.places for name in self.rows if name != code]
+        own = _joined([self._counts(code, self.rows[code]) for code, _ in pairs])
+        foreign = _joined([self._counts(code, self.rows[name]) for code, name in pairs])
+        speakers = [speaker for code, _ in pairs for speaker in self._speakers(code)]
+        own_divergence, foreign_divergence = self._divergences()
+        return Matrix(
+            method=method,
+            bits=bits,
+            bytes=max(row.bytes for row in self.rows.values()),
+            errors=errors,
+            own=Rate.of(metrics.error_rate(own, speakers).rate),
+            foreign=Rate.of(metrics.error_rate(foreign, speakers).rate),
+            difference=Rate.of(metrics.rate_difference(own, foreign, speakers)),
+            own_divergence=round(own_divergence, 6),
+            foreign_divergence=round(foreign_divergence, 6),
+        )
+
+    def _speakers(self, code: str) -> list[object]:
+        return list(self.judge.speakers[self.places[code]])
+
+    def _counts(self, code: str, row: LanguageRow) -> metrics.ErrorCounts:
+        place = self.places[code]
+        said, texts = self.judge.said[place], row.texts[place]
+        if self.judge.voice.model.family == "classifier":
+            return metrics.count_labels(said, texts)
+        return (metrics.count_characters if code in _BY_CHARACTER else metrics.count_words)(said, texts)
+
+    def _divergences(self) -> tuple[float, float]:
+        own: list[float] = []
+        foreign: list[float] = []
+        for code, place in self.places.items():
+            for name, row in self.rows.items():
+                mean = sum(row.divergences[place]) / sum(row.frames[place])
+                (own if name == code else foreign).append(mean)
+        return sum(own) / len(own), sum(foreign) / len(foreign)
+
+
+def _joined(parts: Sequence[metrics.ErrorCounts]) -> metrics.ErrorCounts:
+    names = ("substitutions", "deletions", "insertions", "length")
+    return metrics.ErrorCounts(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
+
+
+def measure(options: Options, progress: Progress) -> LanguagesDocument:
+    """`bitvox reproduce languages`; a limit is one on the recordings judged of each language."""
+    torch.set_num_threads(1)
+    made = options.model == MODEL
+    model = str(_MADE / "final") if made else options.model
+    found = {
+        folder.name: read_language(folder, min(options.limit or JUDGED, JUDGED))
+        for folder in _folders(REPOSITORY / _MADE / "data")
+    }
+    if made and not (REPOSITORY / model).is_dir():
+        raise InputError(f"{model}: not there; make reference-languages trains it, or name another --model")
+    return languages(options.out, Setting(model, found), progress, options.arguments)
+
+
+def _folders(made: Path) -> list[Path]:
+    """Of `BITVOX_LANGUAGES`, else those that `make reference-languages` leaves."""
+    parent = Path(os.environ.get("BITVOX_LANGUAGES") or made)
+    folders = sorted(path.parent for path in parent.glob("*/manifest.csv"))
+    if len(folders) < 2:
+        raise InputError(
+            f"{parent}: {len(folders)} languages; give two or more folders with a manifest.csv in the "
+            "folder that BITVOX_LANGUAGES names, or make reference-languages"
+        )
+    return folders
+
+
+def read_language(folder: Path, judged: int) -> Language:
+    """A language's folder: clips of dev speakers drawn by seed, and `judged` ones of its test speakers."""
+    table = folder / "manifest.csv"
+    calibration = draw_clips(read_dataset(table, "dev"), CLIPS, SEED)
+    return Language(tuple(calibration), stratified(read_dataset(table, "test"), judged, SEED))

@@ -1,0 +1,127 @@
+"""The section on languages: does it matter which one a multilingual model is calibrated on?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitvox.benchmarks.experiments.figures import Line, Panel, draw
+from bitvox.benchmarks.experiments.languages import LanguagesDocument, Matrix
+from bitvox.benchmarks.experiments.results import read_document
+from bitvox.benchmarks.experiments.tables import count, excludes_zero, listed, origin, percent, points, table
+
+_OTHER_COLUMNS = ("none", "full precision")
+
+
+def section(path: Path) -> str:
+    """What all pairs come to, then the matrix of each method and budget."""
+    document = read_document(path, LanguagesDocument)
+    found = document.summary
+    parts = [
+        "## Languages",
+        origin(document.provenance, document.rows),
+        "Rows of a matrix are the languages judged, columns those calibrated on, with equal clips of other "
+        "speakers; `none` needs no recording: widths in an order drawn by seed, rounding to nearest. Error "
+        "rates in percent (of a classifier the share of wrong labels; of languages written without spaces, "
+        "characters). Activations are 8-bit, ranged at each call.",
+        _scope(document),
+        "Over all languages judged, calibrated on the language itself and on the others (mean); intervals "
+        "resample speakers:",
+        _overview(found),
+        _sentence(found),
+    ]
+    for matrix in found:
+        parts += [f"{matrix.method}, budget of {matrix.bits:g} bits:", _matrix(matrix)]
+    return "\n\n".join(parts)
+
+
+def _scope(document: LanguagesDocument) -> str:
+    """What a run on the recipe's own voices cannot show."""
+    if not document.provenance.model.startswith("build"):
+        return "What it says holds for these recordings and this model."
+    return (
+        "The model is a classifier of spoken digits that `make reference-languages` trains, and **nobody "
+        "speaks here**: espeak-ng says every clip, with the rules of each language but one formant "
+        "synthesiser and the same voices in all of them. So the matrix shows what words and sounds of "
+        "another language do to calibration; it cannot show what other speakers, rooms and microphones do, "
+        "nor how a large multilingual recogniser such as Whisper behaves, which the same command judges once "
+        "it is given one and its languages' folders."
+    )
+
+
+def _overview(found: Sequence[Matrix]) -> str:
+    headers = (
+        "method",
+        "budget of",
+        "bytes",
+        "own %",
+        "foreign %",
+        "own − foreign",
+        "divergence own",
+        "foreign",
+        "own best or tied in",
+    )
+    lines = [
+        (
+            one.method,
+            f"{one.bits:g} bits",
+            count(one.bytes),
+            percent(one.own),
+            percent(one.foreign),
+            points(one.difference),
+            f"{one.own_divergence:.4f}",
+            f"{one.foreign_divergence:.4f}",
+            f"{_best(one)} of {len(one.errors)}",
+        )
+        for one in found
+    ]
+    return table(headers, lines)
+
+
+def _best(matrix: Matrix) -> int:
+    """Languages on which calibration on the language itself makes no more errors than any other."""
+    best = 0
+    for code, columns in matrix.errors.items():
+        rates = {name: one.rate.percent or 0.0 for name, one in columns.items() if name not in _OTHER_COLUMNS}
+        best += rates[code] <= min(rates.values())
+    return best
+
+
+def _sentence(found: Sequence[Matrix]) -> str:
+    told = [one for one in found if excludes_zero(one.difference)]
+    better = [f"{one.method} at {one.bits:g} bits" for one in told if (one.difference.percent or 0.0) < 0]
+    worse = [f"{one.method} at {one.bits:g} bits" for one in told if (one.difference.percent or 0.0) > 0]
+    return (
+        f"Of {len(found)} matrices calibration on the language itself is better by more than chance in "
+        f"{len(better)}{f' ({listed(better)})' if better else ''} and worse in "
+        f"{len(worse)}{f' ({listed(worse)})' if worse else ''}, without correction for comparing so many."
+    )
+
+
+def _matrix(matrix: Matrix) -> str:
+    names = list(next(iter(matrix.errors.values())))
+    lines = [
+        [code, *(_cell(code, name, columns[name].rate.percent) for name in names)]
+        for code, columns in matrix.errors.items()
+    ]
+    return table(["judged on", *names], lines)
+
+
+def _cell(code: str, name: str, value: float | None) -> str:
+    text = "–" if value is None else f"{value:.1f}"
+    return f"**{text}**" if code == name else text
+
+
+def figure(path: Path, out: Path) -> None:
+    """Error rates on own and foreign languages over bits, a panel a method."""
+    found = read_document(path, LanguagesDocument).summary
+    panels = []
+    for method in dict.fromkeys(one.method for one in found):
+        mine = sorted((one for one in found if one.method == method), key=lambda one: one.bits)
+        bits = tuple(one.bits for one in mine)
+        lines = (
+            Line("own language", bits, tuple(one.own for one in mine)),
+            Line("other languages", bits, tuple(one.foreign for one in mine)),
+        )
+        panels.append(Panel(method, "bits a weight", "errors %", lines))
+    draw(panels, out)
