@@ -1,4 +1,4 @@
-"""A model of wav2vec2-base's size (94.4 million parameters, random weights) compiled to 45 MB and run.
+"""Models of full size, their weights random, compiled to about 4 bits a weight and run.
 
     bitvox reproduce full-size
 
@@ -10,26 +10,25 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from transformers import Wav2Vec2Config
-
-from bitvox.benchmarks.experiments.checkpoint import write_random_checkpoint
+from bitvox.benchmarks.experiments.checkpoint import conformer_large, write_random_checkpoint
 from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import Cell, Document, Notebook, Schema, cell_key
-from bitvox.benchmarks.latency import BenchReport, Measured, Spread, bench
+from bitvox.benchmarks.experiments.whisper_checkpoint import write_random_whisper
+from bitvox.benchmarks.latency import Measured, Spread, bench
 from bitvox.compiler.frontend.loading import load_model
-from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.errors import RequestError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.onnx.exporter import export_full_precision
@@ -37,12 +36,31 @@ from bitvox.memory import memory
 from bitvox.progress import Progress, no_progress
 from bitvox.sizes import parse_size
 
-_BUDGET, _SECONDS = "45MB", 3.0
-MEMORY_LIMIT = 12 * 10**9
+MEMORY_LIMIT, MINUTES_LIMIT = 12 * 10**9, 15
 RATIO_GOAL = 0.65
 
+_SECONDS = 3.0
 _VOICE, _CLIPS = "nora", 8
 _POLL = 0.1
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A model: what writes it into a folder and returns its parameters, and the budget that it gets."""
+
+    write: Callable[[Path], int]
+    budget: str
+
+
+STRUCTURES: Mapping[str, Structure] = {
+    "wav2vec2-base": Structure(write_random_checkpoint, "45MB"),
+    "whisper-tiny": Structure(lambda folder: write_random_whisper(folder, "tiny"), "21MB"),
+    "whisper-base": Structure(lambda folder: write_random_whisper(folder, "base"), "40MB"),
+    "whisper-small": Structure(lambda folder: write_random_whisper(folder, "small"), "130MB"),
+    "wav2vec2-conformer-large": Structure(
+        lambda folder: write_random_checkpoint(folder, conformer_large()), "320MB"
+    ),
+}
 
 
 class Run(Schema):
@@ -72,13 +90,18 @@ class FullSizeRow(Cell):
     """One checkpoint, compiled in a fresh process and run beside full precision.
 
     Attributes:
+        structure: Its name in the table; `fingerprint`: SHA-256 of the checkpoint.
         compile_command: What the fresh process ran; CHECKPOINT and VOICE stand for temporary folders.
+        compile_seconds: Wall time of that process; `compile_cpu_seconds`: time that its threads computed,
+            which others on the machine lengthen little.
         compile_peak_memory: Largest resident set of that process, in bytes; None where it is not told.
         kernels: Operator of the runtime -> sites that reached it.
         ratio: Time of a steady run over that of full precision, round by round.
         load_average: Of the machine when the run was measured: above its cores, others were computing too.
     """
 
+    structure: str
+    fingerprint: str
     compile_command: str
     parameters: int
     clips: int
@@ -87,6 +110,7 @@ class FullSizeRow(Cell):
     average_bits: float
     parity: float
     compile_seconds: float
+    compile_cpu_seconds: float
     compile_peak_memory: int | None
     kernels: dict[str, int]
     audio_seconds: float
@@ -106,79 +130,81 @@ class FullSizeDocument(Document[FullSizeRow, Schema]):
 class _Compiled:
     report: dict[str, Any]
     seconds: float
+    cpu_seconds: float
     peak_memory: int | None
 
 
 def full_size(
     out: Path,
-    budget: str,
+    structures: Mapping[str, Structure],
     seconds: float,
     progress: Progress = no_progress,
     arguments: Sequence[str] = (),
-    config: Wav2Vec2Config | None = None,
 ) -> FullSizeDocument:
-    """Measure the one cell, unless the file has it, and write the file."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        progress("checkpoint", 0, 1)
-        parameters = write_random_checkpoint(folder / "checkpoint", config)
-        model = load_model(folder / "checkpoint")
-        progress("checkpoint", 1, 1)
-        name = f"Wav2Vec2ForCTC with {parameters} random weights"
-        data = {"voice": f"{_CLIPS} clips of the synthetic sample voice {_VOICE}"}
-        found = provenance("full-size", arguments, name, model.fingerprint, data)
-        notebook = Notebook(out, FullSizeDocument, "full_size", found)
-        key = cell_key(fingerprint=model.fingerprint, budget=budget, seconds=seconds, clips=_CLIPS)
-        notebook.keep([key])
+    """Measure those structures that the file lacks, and write the file."""
+    data = {"voice": f"{_CLIPS} clips of the synthetic sample voice {_VOICE}"}
+    found = provenance("full-size", arguments, "random weights", "", data)
+    notebook = Notebook(out, FullSizeDocument, "full_size", found)
+    keys = {
+        name: cell_key(structure=name, budget=structure.budget, seconds=seconds, clips=_CLIPS)
+        for name, structure in structures.items()
+    }
+    notebook.keep(keys.values())
+    for name, key in keys.items():
         if notebook.get(key) is None:
-            notebook.add(_measure(folder, model, parameters, key, budget, seconds, progress))
-        document = notebook.write([key])
+            notebook.add(_measure(name, structures[name], key, seconds, progress))
+    document = notebook.write(keys.values())
     assert isinstance(document, FullSizeDocument)
     return document
 
 
-def _measure(
-    folder: Path,
-    model: SpeechModel,
-    parameters: int,
-    key: str,
-    budget: str,
-    seconds: float,
-    progress: Progress,
-) -> FullSizeRow:
-    voice = _sample_voice(folder / "voice")
-    command = ["compile", str(folder / "checkpoint"), "--audio", str(voice), "--budget", budget]
-    command += ["--target", "onnx", "--out", str(folder / "bundle"), "--json"]
-    progress("compile in a fresh process", 0, 1)
-    compiled = _compile(command)
-    progress("compile in a fresh process", 1, 1)
-    exported = export_full_precision(model, folder / "full").parent
-    measured = bench(Bundle.open(folder / "bundle"), exported, seconds, 1, progress)
-    said = " ".join(["bitvox", *command])
-    for path, name in (
-        (folder / "checkpoint", "CHECKPOINT"),
-        (voice, "VOICE"),
-        (folder / "bundle", "BUNDLE"),
-    ):
-        said = said.replace(str(path), name)
-    return _row(key, said, parameters, parse_size(budget), compiled, measured)
-
-
-def _row(
-    key: str, command: str, parameters: int, budget: int, compiled: _Compiled, measured: BenchReport
-) -> FullSizeRow:
+def _measure(name: str, structure: Structure, key: str, seconds: float, progress: Progress) -> FullSizeRow:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        progress(f"write {name}", 0, 1)
+        parameters = structure.write(folder / "checkpoint")
+        progress(f"write {name}", 1, 1)
+        voice = _sample_voice(folder / "voice")
+        command = ["compile", str(folder / "checkpoint"), "--audio", str(voice)]
+        command += [
+            "--budget",
+            structure.budget,
+            "--target",
+            "onnx",
+            "--out",
+            str(folder / "bundle"),
+            "--json",
+        ]
+        progress(f"compile {name} in a fresh process", 0, 1)
+        compiled = _compile(command)  # before this process holds a model
+        progress(f"compile {name} in a fresh process", 1, 1)
+        model = load_model(folder / "checkpoint")
+        fingerprint = model.fingerprint
+        exported = export_full_precision(model, folder / "full").parent
+        del model
+        measured = bench(Bundle.open(folder / "bundle"), exported, seconds, 1, progress)
+        said = " ".join(["bitvox", *command])
+        for path, word in (
+            (folder / "checkpoint", "CHECKPOINT"),
+            (voice, "VOICE"),
+            (folder / "bundle", "BUNDLE"),
+        ):
+            said = said.replace(str(path), word)
     assert measured.full_precision is not None and measured.time_ratio is not None
     return FullSizeRow(
         key=key,
         commit=commit(),
-        compile_command=command,
+        structure=name,
+        fingerprint=fingerprint,
+        compile_command=said,
         parameters=parameters,
         clips=_CLIPS,
-        budget=budget,
+        budget=parse_size(structure.budget),
         bytes=compiled.report["bytes"],
         average_bits=compiled.report["average_bits"],
         parity=compiled.report["parity"],
         compile_seconds=compiled.seconds,
+        compile_cpu_seconds=compiled.cpu_seconds,
         compile_peak_memory=compiled.peak_memory,
         kernels=dict(Counter(compiled.report["kernels"].values())),
         audio_seconds=measured.seconds,
@@ -204,7 +230,7 @@ def _compile(command: list[str]) -> _Compiled:
     """Run the command line in a fresh process with nothing cached, and watch its memory."""
     words = [sys.executable, "-c", "from bitvox.cli import main; main()", *command]
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as out:
-        started = time.monotonic()
+        started, computed = time.monotonic(), _children_seconds()
         process = subprocess.Popen(words, stdout=out, env=_environment(cache))
         peak = None
         while process.poll() is None:
@@ -214,7 +240,13 @@ def _compile(command: list[str]) -> _Compiled:
         if process.returncode:
             raise RequestError(f"bitvox compile: exit code {process.returncode} (its message is above)")
         out.seek(0)
-        return _Compiled(json.load(out), seconds, peak)
+        return _Compiled(json.load(out), seconds, _children_seconds() - computed, peak)
+
+
+def _children_seconds() -> float:
+    """What processes that this one started, and that have ended, have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _environment(cache: str) -> dict[str, str]:
@@ -223,4 +255,4 @@ def _environment(cache: str) -> dict[str, str]:
 
 def measure(options: Options, progress: Progress) -> FullSizeDocument:
     """`bitvox reproduce full-size`."""
-    return full_size(options.out, _BUDGET, _SECONDS, progress, options.arguments)
+    return full_size(options.out, STRUCTURES, _SECONDS, progress, options.arguments)

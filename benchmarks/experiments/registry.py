@@ -67,7 +67,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     Experiment(
         "full-size",
-        "wav2vec2-base's structure with random weights: compile time, memory, speed",
+        "five structures of full size with random weights: bytes, compile time, memory, speed",
         full_size.measure,
         report_full_size.section,
         splits=(),

@@ -45,11 +45,9 @@ def listed(words: Sequence[str]) -> str:
 def origin(found: Provenance, rows: Sequence[Cell]) -> str:
     """The command that made a table, where it ran, and every commit that a row was measured at."""
     versions = ", ".join(f"{name} {number}" for name, number in found.versions.items())
-    data = "; ".join(f"{name}: {text}" for name, text in found.data.items())
+    data = "".join(f"{name}: {text}. " for name, text in found.data.items())
+    fingerprint = f" ({found.fingerprint[:12]})" if found.fingerprint else ""
     commits = list(dict.fromkeys(row.commit for row in rows)) or [found.commit]
     named = f"Commit{'s' if len(commits) > 1 else ''} {listed(commits)}"
     machine = f"{found.machine['cpu']}, {found.machine['cores']} cores"
-    return (
-        f"    {found.command}\n\n"
-        f"{named}; {machine}. {found.model} ({found.fingerprint[:12]}). {data}. {versions}."
-    )
+    return f"    {found.command}\n\n{named}; {machine}. {found.model}{fingerprint}. {data}{versions}."
