@@ -13,6 +13,7 @@ from typing import Any
 from bitvox.benchmarks.demo import HEADER, Row, cells
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
+from bitvox.benchmarks.experiments.report_full_size import compile_sentence, compile_table
 from bitvox.benchmarks.experiments.report_runtimes import budgets_sentence, budgets_table
 from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, write_text
 from bitvox.benchmarks.experiments.runtimes import RuntimesDocument
@@ -162,14 +163,11 @@ def _runtimes(document: RuntimesDocument) -> str:
 
 
 def _full_size(document: FullSizeDocument) -> str:
-    row = document.rows[0]
-    memory = row.compile_peak_memory or 0
-    ratio = f"{row.ratio.median:.2f} [{row.ratio.low:.2f}, {row.ratio.high:.2f}]"
     return (
-        f"wav2vec2-base's structure, {row.parameters / 1e6:.1f} M random weights "
-        f"(`make experiments-full-size`): {count(row.bytes)} bytes at {row.average_bits:.2f} bits under a "
-        f"budget of {count(row.budget)}, compiled in {row.compile_seconds:.0f} s and {memory / 1e9:.1f} GB; "
-        f"runs in {ratio} of the time of float32 ONNX Runtime on {row.audio_seconds:g} s of audio, 1 thread."
+        "Models of full size with random weights on stock ONNX Runtime (`bitvox reproduce full-size`); "
+        f"time / fp32: {document.rows[0].audio_seconds:g} s of audio on one thread, quartiles in "
+        "brackets:\n\n"
+        f"{compile_table(document.rows)}\n\n{compile_sentence(document.rows)}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitvox.compiler.frontend import (
     data2vec,
     hubert,
+    moonshine,
     parakeet,
     spectrogram,
     wav2vec2,
@@ -24,6 +25,7 @@ _FILES = (
     wav2vec2_bert,
     parakeet,
     whisper,
+    moonshine,
     spectrogram,
 )
 

@@ -15,7 +15,7 @@ from bitvox.compiler.frontend.token_rules import TimeRules, TokenRules, log_sum
 from bitvox.errors import InputError
 
 if TYPE_CHECKING:
-    from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
+    from bitvox.compiler.frontend.token_processor import TokenProcessor
 
 FloatArray = npt.NDArray[np.float32]
 State = TypeVar("State")
@@ -34,7 +34,7 @@ _WRITTEN_WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 def transcribe(
     graphs: DecoderGraphs[State],
-    processor: WhisperProcessor,
+    processor: TokenProcessor,
     samples: FloatArray,
     options: DecodingOptions | None = None,
 ) -> Transcription:
@@ -76,7 +76,7 @@ class Listener(Generic[State]):
     """
 
     graphs: DecoderGraphs[State]
-    processor: WhisperProcessor
+    processor: TokenProcessor
     options: DecodingOptions
     language: str | None
     before: tuple[int, ...] = ()
@@ -112,7 +112,7 @@ class Listener(Generic[State]):
         return self.processor.previous, *self.before[1 - self.processor.positions // 2 :]
 
 
-def _rules(processor: WhisperProcessor, timed: bool) -> TokenRules:
+def _rules(processor: TokenProcessor, timed: bool) -> TokenRules:
     times = None
     if timed and processor.no_timestamps is not None and processor.first_time is not None:
         times = TimeRules(
@@ -183,7 +183,7 @@ def _follow_times(listener: Listener[State], samples: FloatArray) -> Iterator[Se
         at += advance
 
 
-def _stretches(tokens: Iterable[int], processor: WhisperProcessor) -> list[_Stretch]:
+def _stretches(tokens: Iterable[int], processor: TokenProcessor) -> list[_Stretch]:
     """Text by text, with the times around it."""
     first = processor.first_time
     assert first is not None
@@ -201,7 +201,7 @@ def _stretches(tokens: Iterable[int], processor: WhisperProcessor) -> list[_Stre
 
 
 def _advance(
-    tokens: tuple[int, ...], stretches: list[_Stretch], processor: WhisperProcessor, window: int
+    tokens: tuple[int, ...], stretches: list[_Stretch], processor: TokenProcessor, window: int
 ) -> int:
     """Samples from the beginning of a window to that of the next.
 

@@ -16,6 +16,7 @@ from bitvox.compiler.frontend.functions import FunctionProcessor
 from bitvox.compiler.frontend.parakeet_features import CentredLogMel
 from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.compiler.frontend.spectrogram_features import PaddedLogMel
+from bitvox.compiler.frontend.token_processor import WaveformTokenProcessor
 from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 
 FloatArray = npt.NDArray[np.float32]
@@ -110,7 +111,7 @@ def _kind(value: Any) -> str:
     if "labels" in fields:
         return "mel-classifier" if "mel" in fields else "classifier"
     if "positions" in fields:
-        return "whisper"
+        return "tokens" if "window_seconds" in fields else "whisper"
     if "decode_by" in fields:
         return "functions"
     return "mel" if "mel" in fields else "ctc"
@@ -122,6 +123,7 @@ AnyProcessor = Annotated[
     | Annotated[ClassifierProcessor, Tag("classifier")]
     | Annotated[MelClassifierProcessor, Tag("mel-classifier")]
     | Annotated[WhisperProcessor, Tag("whisper")]
+    | Annotated[WaveformTokenProcessor, Tag("tokens")]
     | Annotated[FunctionProcessor, Tag("functions")],
     Discriminator(_kind),
 ]

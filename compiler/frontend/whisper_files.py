@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from bitvox.compiler.frontend.byte_tokens import pack_pieces, spelled_bytes
 from bitvox.compiler.frontend.decoding import Task
+from bitvox.compiler.frontend.token_processor import files_that_fit
 from bitvox.compiler.frontend.whisper_features import WindowLogMel
 from bitvox.compiler.frontend.whisper_processor import WhisperProcessor
 from bitvox.errors import InputError
@@ -38,13 +38,8 @@ def read_whisper_processor(folder: Path, config: WhisperConfig) -> WhisperProces
     Raises:
         InputError: A file is missing, or two of them contradict each other.
     """
-    try:
+    with files_that_fit(folder):
         return _read(folder, config)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = "".join(f"{part}: " for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"model '{folder}': its files do not fit together: {where}{said}") from None
 
 
 def _read(folder: Path, config: WhisperConfig) -> WhisperProcessor:

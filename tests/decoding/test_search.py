@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
+from encoder_decoders import clip
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
-from whisper_checkpoint import LANGUAGES, SECONDS, TorchGraphs, write_checkpoint
+from whisper_checkpoint import LANGUAGES, TorchGraphs, generate, write_checkpoint
 
 from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.long_form import Listener, transcribe
@@ -46,32 +46,6 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return load(write_checkpoint(tmp_path_factory.mktemp("one"), languages=(), seed=1))
 
 
-def clip(seed: int) -> np.ndarray:
-    """Noise and a tone, up to a window long."""
-    draw = np.random.default_rng(seed)
-    time = np.arange(draw.integers(RATE // 4, SECONDS * RATE)) / RATE
-    tone = np.sin(2 * np.pi * draw.uniform(100, 4000) * time)
-    return (0.1 * draw.standard_normal(time.size) + 0.3 * tone).astype(np.float32)
-
-
-def generated(loaded: Loaded, samples: np.ndarray, options: DecodingOptions) -> list[int]:
-    """Tokens that transformers writes, prompt included, without what pads them."""
-    features = loaded.extractor(samples, sampling_rate=RATE, return_tensors="pt").input_features
-    asked = {"language": options.language, "task": options.task} if loaded.processor.languages else {}
-    limit = {"max_new_tokens": options.max_tokens} if options.max_tokens else {}
-    [tokens] = loaded.model.generate(
-        features,
-        return_timestamps=options.timestamps,
-        num_beams=options.beams,
-        force_unique_generate_call=True,
-        **asked,
-        **limit,
-    ).tolist()
-    while tokens[-1] == loaded.processor.end:
-        tokens.pop()
-    return tokens
-
-
 def compare(loaded: Loaded, options: DecodingOptions) -> list[bool]:
     """Assert that both write the same of every clip; whether a text ended before its limit."""
     processor, ended = loaded.processor, []
@@ -82,7 +56,9 @@ def compare(loaded: Loaded, options: DecodingOptions) -> list[bool]:
         heard = listener.hear(samples, options.timestamps)
         assert heard is not None
         prompt = processor.prompt(listener.language, options.task, options.timestamps)
-        assert [processor.start, *prompt, *heard.tokens] == generated(loaded, samples, options)
+        assert [processor.start, *prompt, *heard.tokens] == generate(
+            loaded.model, processor, samples, options
+        )
         ended.append(heard.ended)
     return ended
 

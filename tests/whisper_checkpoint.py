@@ -21,6 +21,9 @@ from transformers import (
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from bitvox.compiler.frontend.decoding import DecodingOptions
+from bitvox.compiler.frontend.token_processor import TokenProcessor
+
 FloatArray = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
@@ -107,6 +110,30 @@ def generation_config(
         is_multilingual=bool(languages),
         **(choices if languages else {}),
     )
+
+
+def generate(
+    model: WhisperForConditionalGeneration,
+    processor: TokenProcessor,
+    samples: FloatArray,
+    options: DecodingOptions,
+) -> list[int]:
+    """Tokens that transformers writes, prompt included, without what pads them."""
+    extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=SECONDS)
+    features = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
+    asked = {"language": options.language, "task": options.task} if processor.languages else {}
+    limit = {"max_new_tokens": options.max_tokens} if options.max_tokens else {}
+    [tokens] = model.generate(
+        features,
+        return_timestamps=options.timestamps,
+        num_beams=options.beams,
+        force_unique_generate_call=True,
+        **asked,
+        **limit,
+    ).tolist()
+    while tokens[-1] == processor.end:
+        tokens.pop()
+    return tokens
 
 
 @dataclass(frozen=True)

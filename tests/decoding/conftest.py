@@ -1,6 +1,0 @@
-"""Tests here find `whisper_checkpoint`."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
