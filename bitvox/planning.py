@@ -12,6 +12,7 @@ from bitvox.compiler.passes.allocate_exact import AllocateExactPass
 from bitvox.compiler.passes.base import Pass, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
+from bitvox.compiler.passes.distance import DISTANCES, MeasureDistancePass
 from bitvox.compiler.passes.measure_costs import MeasureCostsPass
 from bitvox.compiler.passes.personalise import PersonalisePass
 from bitvox.compiler.passes.plan import WIDTHS, Cost, Kernels, QuantPlan, Range, SitePlan, Storage, rounded
@@ -83,7 +84,8 @@ def _shared(voice: Voice, plan: QuantPlan) -> QuantPlan:
 
 def _measures(request: CompileRequest) -> tuple[Pass, ...]:
     """The passes that an allocation of that method rests on."""
-    sensitivity = MeasureSensitivityPass(request.reduction)
+    by_distance = request.reduction in DISTANCES
+    sensitivity: Pass = (MeasureDistancePass if by_distance else MeasureSensitivityPass)(request.reduction)
     if request.method != "auto":
         return (sensitivity,)
     assert request.budget is not None

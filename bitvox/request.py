@@ -19,7 +19,7 @@ Target = Literal["onnx", "executorch"]
 Method = Literal["auto", "myqasr", "uniform"]
 Effort = Literal["quick", "normal", "max"]
 Order = Literal["ascending", "descending", "shuffled", "min-max"]
-Reduction = Literal["median", "mean", "std", "max", "abs-max", "q90", "q99"]
+Reduction = Literal["median", "mean", "std", "max", "abs-max", "q90", "q99", "kl", "l1", "l2", "frobenius"]
 
 
 DECIDED_BY_PLAN = (
@@ -68,7 +68,8 @@ class CompileRequest:
         effort: How much time `auto` takes.
         rounding: How weights are rounded to codes; None is what is usual for the method.
         order: Order in which `myqasr` lowers widths.
-        reduction: What a site's sensitivity pools its output by.
+        reduction: What a site's sensitivity pools its output by; of `kl`, `l1`, `l2`, `frobenius` how far
+            the model's output moves with that site alone at 4 bits.
         calibration: How ranges and scales are found.
         tier: `default` (a scale per output channel) or `paper` (one per tensor).
         activations: How the inputs of integer kernels are quantised.

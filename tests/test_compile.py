@@ -13,6 +13,7 @@ from bitvox import compile as front
 from bitvox import request
 from bitvox.compiler.lowering.header import HEADER_BYTES
 from bitvox.compiler.passes import allocate
+from bitvox.compiler.passes.distance import DISTANCES
 from bitvox.compiler.passes.plan_json import plan_to_json
 from bitvox.compiler.passes.streaming_median import REDUCTIONS
 from bitvox.errors import InputError, RequestError
@@ -119,7 +120,7 @@ def test_verify_holds_the_packed_tensors_to_the_plan(request_: CompileRequest) -
 
 
 def test_what_can_be_asked_for_is_what_the_rooms_have() -> None:
-    assert set(get_args(request.Reduction)) == set(REDUCTIONS)
+    assert set(get_args(request.Reduction)) == {*REDUCTIONS, *DISTANCES}
     assert {*get_args(request.Order), "uniform"} == set(get_args(allocate.Order))
     assert set(get_args(request.Target)) == set(TARGETS)
 

@@ -25,8 +25,9 @@ from bitvox.benchmarks.experiments.results import Cell, Errors, Rate
 from bitvox.benchmarks.experiments.unit_calibration import calibrate_by_unit
 from bitvox.compiler.frontend.audio import Clip, read_clip
 from bitvox.compiler.lowering.rounding import round_sites
-from bitvox.compiler.passes.base import PassContext
+from bitvox.compiler.passes.base import PassContext, Sequential
 from bitvox.compiler.passes.bytes import average_bits
+from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.compiler.passes.quantizer import quantise_module
 from bitvox.errors import InputError, RequestError
@@ -144,21 +145,41 @@ class Judge:
             plan, module = self.quantised(request)
         except RequestError as error:
             return self.scored(form, self.voice.model.module, unreachable=str(error), **asked)
-        return self.scored(
-            form,
-            module,
-            bytes=plan.total_bytes,
-            average_bits=round(average_bits(self.voice.model, plan), 4),
-            widths=dict(sorted(Counter(str(entry.bits or "float") for entry in plan.sites).items())),
-            plan=plan.method,
-            **asked,
-        )
+        return self.row_of(form, request, plan, module, key=key, bits=bits, **more)
+
+    def row_of(
+        self, form: type[R], request: CompileRequest, plan: QuantPlan, module: torch.nn.Module, **more: object
+    ) -> R:
+        """The row of a request's plan and of the model that follows it, with `more` fields of its form."""
+        told: dict[str, object] = {
+            "budget": request.budget,
+            "bytes": plan.total_bytes,
+            "average_bits": round(average_bits(self.voice.model, plan), 4),
+            "widths": dict(sorted(Counter(str(entry.bits or "float") for entry in plan.sites).items())),
+            "plan": plan.method,
+        }
+        return self.scored(form, module, **(_asked(request) | told | more))
 
     def quantised(self, request: CompileRequest) -> tuple[QuantPlan, torch.nn.Module]:
         """The plan for a request and the torch model that follows it; RequestError as `allocated_plan`."""
-        plan = self._plan(request)
+        plan = self.planned(request)
+        return plan, self.following(plan)
+
+    def planned(self, request: CompileRequest) -> QuantPlan:
+        """The calibrated plan for a request; RequestError as `allocated_plan`."""
+        plan = allocated_plan(self.voice, request, self.store, no_progress)
+        if request.calibration == "min-max" and request.activations != "static":  # neither steps nor ranges
+            return plan
+        context = self._context(plan)
+        plan = calibrate_by_unit(context, plan, request.calibration, request.seed, self.store)
+        if request.activations == "static" and request.tier == "default":
+            plan = Sequential((FitConvRangesPass(),)).run(context, plan, self.store)
+        return plan
+
+    def following(self, plan: QuantPlan) -> torch.nn.Module:
+        """The torch model that follows a plan, rounded on the calibration clips."""
         codes = round_sites(self._context(plan), plan, self.store)
-        return plan, quantise_module(self.voice.model, plan, codes)
+        return quantise_module(self.voice.model, plan, codes)
 
     def hear(self, module: torch.nn.Module) -> Heard:
         """What a module makes of the judged recordings."""
@@ -193,12 +214,6 @@ class Judge:
         for clip in self.voice.learnt_from:
             if path := self._heard.get(clip.samples.tobytes()):
                 raise InputError(f"{path}: calibrates and is judged on; draw calibration clips from others")
-
-    def _plan(self, request: CompileRequest) -> QuantPlan:
-        plan = allocated_plan(self.voice, request, self.store, no_progress)
-        if request.calibration == "min-max":  # which leaves steps alone, and nothing else is calibrated
-            return plan
-        return calibrate_by_unit(self._context(plan), plan, request.calibration, request.seed, self.store)
 
     def _context(self, plan: QuantPlan) -> PassContext:
         costs = byte_costs(self.voice, plan.storage, plan.kernels)

@@ -86,7 +86,13 @@ _Order = Annotated[
         help="How myqasr walks the layers by sensitivity; [b]min-max[/b] maps it straight to widths."
     ),
 ]
-_Reduction = Annotated[Reduction, typer.Option(help="What a layer's sensitivity pools its outputs by.")]
+_Reduction = Annotated[
+    Reduction,
+    typer.Option(
+        help="What a layer's sensitivity pools its outputs by; or how far the model's output moves with that "
+        "layer alone at 4 bits: [b]kl[/b], [b]l1[/b], [b]l2[/b], [b]frobenius[/b]."
+    ),
+]
 _Calibration = Annotated[
     Calibration,
     typer.Option(

@@ -22,7 +22,7 @@ class Divergence:
     """
 
     def __init__(self, context: PassContext, seconds: float, blank_weight: float = 1.0) -> None:
-        self._inputs = _excerpts(context, seconds)
+        self._inputs = excerpts(context, seconds)
         self._threads = context.threads
         self._expected = self._log_probabilities(context.model.module)
         self._weights = [_frame_weights(context.model, one, blank_weight) for one in self._expected]
@@ -56,7 +56,7 @@ def _frame_weights(model: SpeechModel, expected: Tensor, blank_weight: float) ->
     return 1 - (1 - blank_weight) * expected[:, :, blank].exp()
 
 
-def _excerpts(context: PassContext, seconds: float) -> list[tuple[Tensor, ...]]:
+def excerpts(context: PassContext, seconds: float) -> list[tuple[Tensor, ...]]:
     """The first seconds of as many clips as there is time for, as inputs of the module."""
     if not context.clips:
         raise InputError("audio: no clip to calibrate with; give at least one")
