@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -93,14 +93,21 @@ _Group = dict[_Place, KeywordRow]
 
 
 def pooled(rows: Sequence[KeywordRow]) -> Iterator[PooledRow]:
-    """One row for each condition and source, in the order of the rows."""
+    """One row for each condition and source, in the order of the rows, of places that have all of them."""
     groups: dict[tuple[Source, object], _Group] = defaultdict(dict)
-    for row in rows:
+    for row in _finished(rows):
         groups[row.source, row.condition][row.speaker, row.draw] = row
-    full = next(group for group in groups.values() if next(iter(group.values())).bits is None)
+    full = next((group for group in groups.values() if next(iter(group.values())).bits is None), {})
     for group in groups.values():
         others = {name: other for other in groups.values() if (name := _compared(group, other))}
         yield _pool(group, full, others)
+
+
+def _finished(rows: Sequence[KeywordRow]) -> list[KeywordRow]:
+    """Rows without those of the speaker that a run was stopped at."""
+    sizes = Counter((row.clips, row.bits, row.speaker, row.draw) for row in rows)
+    most = {clips: max(size for key, size in sizes.items() if key[0] == clips) for clips, *_ in sizes}
+    return [row for row in rows if sizes[row.clips, row.bits, row.speaker, row.draw] == most[row.clips]]
 
 
 def _compared(group: _Group, other: _Group) -> str | None:

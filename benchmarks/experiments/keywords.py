@@ -10,9 +10,10 @@ speakers in every draw that it finished.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,22 +24,29 @@ from bitvox.benchmarks.experiments.judge import Judge
 from bitvox.benchmarks.experiments.keyword_rows import KeywordRow, KeywordsDocument, Source, pooled
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import Notebook, cell_key
-from bitvox.benchmarks.experiments.speech import COMMANDS, by_speaker, speech_folder
+from bitvox.benchmarks.experiments.speech import COMMANDS, by_speaker, described, speech_folder
 from bitvox.benchmarks.reference_model.train_keywords import Half, taught_speakers
 from bitvox.compiler.frontend.audio import Clip, read_clip
 from bitvox.compiler.passes.bytes import average_bits
+from bitvox.errors import InputError
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest, Order
 from bitvox.store import FileStore, default_store
 from bitvox.voice import Voice, read_voice
 
 SEED = 0
-DRAWS = 5
-CLIPS = (5, 20)
-BITS = (2.2, 2.5, 3.0, 4.0, 6.0, 8.0)
+TAKES = 5
+"""Of a speaker's takes of a keyword, those that are judged on: one in each draw."""
+
+DRAWS = {5: 5, 20: 1}
+"""Number of clips to calibrate with -> draws: five clips as in the paper, and what more of them change."""
+
+# In the order in which they are measured.
+BITS = (2.2, 3.0, 2.5, 4.0, 8.0)
 
 MODELS: dict[str, Half] = {"reference-keywords": "first", "reference-keywords-swapped": "second"}
 
+_SOURCES: tuple[Source, ...] = ("own", "other", "mix")
 _ORDERS: tuple[Order, ...] = ("ascending", "descending")
 
 
@@ -49,14 +57,14 @@ class Setting:
     Attributes:
         strangers: Checkpoint -> recordings of the speakers that it was never taught.
         bits: Averages whose bytes are the budgets.
-        clips: Numbers of clips to calibrate with.
-        draws: Of calibration and judged clips.
+        draws: Number of clips to calibrate with -> draws of calibration and judged clips, at most `takes`.
+        takes: Of each keyword and speaker that are judged on; the others calibrate.
     """
 
     strangers: Mapping[str, Dataset]
     bits: tuple[float, ...] = BITS
-    clips: tuple[int, ...] = CLIPS
-    draws: int = DRAWS
+    draws: Mapping[int, int] = field(default_factory=lambda: DRAWS)
+    takes: int = TAKES
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Drawn:
     judged: tuple[Utterance, ...]
 
 
-def draw_speaker(spoken: Sequence[Utterance], draw: int, draws: int) -> Drawn:
+def draw_speaker(spoken: Sequence[Utterance], draw: int, judged_takes: int) -> Drawn:
     """One draw of a speaker's clips; what can calibrate in any draw is judged in none."""
     sides = random.Random(f"{SEED} {spoken[0].speaker}")
     calibration: list[Utterance] = []
@@ -76,7 +84,7 @@ def draw_speaker(spoken: Sequence[Utterance], draw: int, draws: int) -> Drawn:
         takes = [utterance for utterance in spoken if utterance.text == keyword]
         sides.shuffle(takes)
         judged.append(takes[draw])
-        calibration += takes[draws:]
+        calibration += takes[judged_takes:]
     random.Random(f"{SEED} {spoken[0].speaker} {draw}").shuffle(calibration)
     return Drawn(tuple(calibration), tuple(judged))
 
@@ -86,20 +94,18 @@ def calibration_clips(
 ) -> tuple[Utterance, ...]:
     """`count` clips to calibrate for a speaker with.
 
-    `other` is one other speaker of the same model's strangers, another one in each draw; `mix` takes from all
-    others in turn. Without a source the clips are the speaker's own, which nothing that is measured looks at.
+    `other` is one other speaker of the same model's strangers, another one in each draw; `mix` takes in turn
+    from that half of the strangers that the speaker is not in. Without a source the clips are the speaker's
+    own, which nothing that is measured looks at.
     """
     names = list(drawn)
     place = names.index(speaker)
-    others = [names[(place + step) % len(names)] for step in range(1, len(names))]
     if source == "mix":
-        turns = (
-            drawn[others[(draw + turn) % len(others)]].calibration[turn // len(others)]
-            for turn in range(count)
-        )
-        return tuple(turns)
-    chosen = others[draw % len(others)] if source == "other" else speaker
-    return drawn[chosen].calibration[:count]
+        half = (place + 1) % 2
+        others = [drawn[name].calibration for name in names[half::2]]
+        return tuple(others[turn % len(others)][turn // len(others)] for turn in range(count))
+    step = 1 + draw % (len(names) - 1) if source == "other" else 0
+    return drawn[names[(place + step) % len(names)]].calibration[:count]
 
 
 @dataclass(frozen=True)
@@ -122,25 +128,28 @@ def keywords(
     store = default_store()
     benches = [Bench(model, dataset, setting, store) for model, dataset in setting.strangers.items()]
     names = " and ".join(setting.strangers)
-    data = {
-        model: f"judged on {len(by_speaker(found))} speakers" for model, found in setting.strangers.items()
-    }
+    data = {f"judged on, {model}": described(dataset) for model, dataset in setting.strangers.items()}
     fingerprint = cell_key(models=[bench.voice.model.fingerprint for bench in benches])
     found = provenance("keywords", arguments, names, fingerprint, data)
     notebook = Notebook(out, KeywordsDocument, "keywords", found)
-    wanted = [(bench, list(bench.wanted(draw))) for draw in range(setting.draws) for bench in benches]
-    keys = [one.key for _, cells in wanted for one in cells]
+    wanted = [
+        (bench, one)
+        for count, draws in setting.draws.items()
+        for draw, bits, bench in itertools.product(range(draws), setting.bits, benches)
+        for one in bench.wanted(count, draw, bits)
+    ]
+    # What needs no clip is the same whatever their number.
+    keys = list(dict.fromkeys(one.key for _, one in wanted))
     notebook.keep(keys)
-    done = 0
-    for bench, cells in wanted:
-        for one in cells:
-            progress("keywords", done, len(keys))
+    try:
+        for bench, one in wanted:
             if notebook.get(one.key) is None:
+                progress("keywords", keys.index(one.key), len(keys))
                 notebook.add(bench.row(one))
-            done += 1
-    progress("keywords", done, len(keys))
-    rows = [row for key in keys if (row := notebook.get(key)) is not None]
-    document = notebook.write(keys, tuple(pooled(rows)))
+        progress("keywords", len(keys), len(keys))
+    finally:  # what is finished can be read, however the run ends
+        rows = [row for key in keys if (row := notebook.get(key)) is not None]
+        document = notebook.write(keys, tuple(pooled(rows)))
     assert isinstance(document, KeywordsDocument)
     return document
 
@@ -158,21 +167,17 @@ class Bench:
         sized = Judge(self.voice, Dataset(dataset.origin, ()), store)
         ladder = sized.ladder(self.base)
         self.budgets = {bits: sized.budget(self.base, ladder, bits) for bits in setting.bits}
-        self._last: tuple[tuple[str, int], Judge] | None = None
+        self._judges: dict[tuple[str, int], Judge] = {}
 
-    def wanted(self, draw: int) -> Iterator[_Wanted]:
-        """The cells of a draw: a speaker's together, since they are judged on the same clips."""
+    def wanted(self, count: int, draw: int, bits: float) -> Iterator[_Wanted]:
+        """The cells of a budget in a draw, those that need no clips among them."""
         drawn = self._drawn(draw)
         for speaker in drawn:
             yield self._cell(drawn, speaker, draw, "none", 0, None, None)
-            for bits in self.setting.bits:
-                yield self._cell(drawn, speaker, draw, "none", 0, bits, self._data_free(draw, bits))
-            for count in self.setting.clips:
-                for source in ("own", "other", "mix"):
-                    for request in self._methods():
-                        for bits in self.setting.bits:
-                            asked = replace(request, budget=self.budgets[bits])
-                            yield self._cell(drawn, speaker, draw, source, count, bits, asked)
+            yield self._cell(drawn, speaker, draw, "none", 0, bits, self._data_free(draw, bits))
+            for source, request in itertools.product(_SOURCES, self._methods()):
+                asked = replace(request, budget=self.budgets[bits])
+                yield self._cell(drawn, speaker, draw, source, count, bits, asked)
 
     def row(self, one: _Wanted) -> KeywordRow:
         """A finished cell."""
@@ -205,7 +210,7 @@ class Bench:
 
     def _drawn(self, draw: int) -> dict[str, Drawn]:
         return {
-            speaker: draw_speaker(spoken, draw, self.setting.draws)
+            speaker: draw_speaker(spoken, draw, self.setting.takes)
             for speaker, spoken in self.speakers.items()
         }
 
@@ -241,11 +246,12 @@ class Bench:
         return _Wanted(key, speaker, draw, source, clips, bits, request)
 
     def judge(self, speaker: str, draw: int) -> Judge:
-        """The judge of a speaker's clips of a draw; that of the last call is kept."""
-        if self._last is None or self._last[0] != (speaker, draw):
+        """The judge of a speaker's clips of a draw; those of one draw are kept."""
+        if (speaker, draw) not in self._judges:
+            self._judges = {place: judge for place, judge in self._judges.items() if place[1] == draw}
             judged = self._drawn(draw)[speaker].judged
-            self._last = (speaker, draw), Judge(self.voice, Dataset(judged[0].path, judged), self.store)
-        return self._last[1]
+            self._judges[speaker, draw] = Judge(self.voice, Dataset(judged[0].path, judged), self.store)
+        return self._judges[speaker, draw]
 
     def _clip(self, utterance: Utterance) -> Clip:
         return read_clip(utterance.path, self.voice.model.processor.sampling_rate)
@@ -260,6 +266,8 @@ def measure(options: Options, progress: Progress) -> KeywordsDocument:
     table = speech_folder() / COMMANDS / "manifest.csv"
     everyone = read_dataset(table)
     names = sorted(by_speaker(everyone))
+    if options.limit == 1:
+        raise InputError("limit 1: a speaker is compared with others; keep 2 or more of each model")
     strangers = {}
     for model, half in MODELS.items():
         kept = [name for name in names if name not in taught_speakers(names, half)][: options.limit]

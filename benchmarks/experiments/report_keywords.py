@@ -16,7 +16,9 @@ _SOURCES = ("own", "other", "mix")
 def section(path: Path) -> str:
     """A table of accuracies, one of comparisons, and what they say."""
     document = read_document(path, KeywordsDocument)
-    found = document.summary
+    found = sorted(
+        document.summary, key=lambda row: (row.clips, row.method, row.order or "", -(row.bits or 99))
+    )
     full = next(row for row in found if row.bits is None)
     return "\n\n".join(
         [
@@ -45,7 +47,7 @@ def section(path: Path) -> str:
 
 
 def _accuracies(found: Sequence[PooledRow]) -> str:
-    headers = ("clips", "method", "budget of", "bytes", "bits", *_SOURCES, "none")
+    headers = ("clips", "method", "budget of", "bytes", "bits", "judged", *_SOURCES, "none")
     lines = []
     for row in found:
         if row.source == "own":
@@ -58,6 +60,7 @@ def _accuracies(found: Sequence[PooledRow]) -> str:
                     f"{row.bits:g} bits",
                     count(row.bytes),
                     f"{row.average_bits:.2f}",
+                    count(row.judged),
                     *accuracies,
                 )
             )
@@ -136,7 +139,7 @@ def _method(row: PooledRow) -> str:
 def figure(path: Path, out: Path) -> None:
     """Accuracy by source over bits, a panel a method; and what the speaker's own clips gain."""
     document = read_document(path, KeywordsDocument)
-    rows = [row for row in document.summary if row.bits is not None]
+    rows = sorted((row for row in document.summary if row.bits is not None), key=lambda row: row.bits or 0.0)
     panels = []
     for clips, method in dict.fromkeys((row.clips, _method(row)) for row in rows if row.source == "own"):
         mine = [row for row in rows if (row.clips, _method(row)) == (clips, method)]

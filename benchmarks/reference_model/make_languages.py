@@ -1,4 +1,4 @@
-"""Writes spoken digits in ten languages.
+"""Writes spoken digits in five languages.
 
 `python -m bitvox.benchmarks.reference_model.make_languages --out DIR`
 
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from . import synthesis
 from .data import SAMPLE_RATE
 
-# Those that the paper of myQASR tests Whisper on.
-LANGUAGES = synthesis.words_of("ca de en fr ja ko nl pl pt ru")
+# Of the ten that the paper of myQASR tests Whisper on.
+LANGUAGES = synthesis.words_of("de en fr ja ru")
 DIGITS = "0123456789"
 # Variants of a split speak in no other.
 SPEAKERS = {"train": 26, "dev": 6, "test": 12}
@@ -77,7 +77,7 @@ def write_language(language: str, parent: Path) -> None:
 
 def main() -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Write spoken digits in ten languages.")
+    parser = argparse.ArgumentParser(description="Write spoken digits in five languages.")
     parser.add_argument("--out", type=Path, required=True, help="folder; a language that is there is kept")
     out = parser.parse_args().out
     for language in LANGUAGES:

@@ -1,4 +1,4 @@
-"""Trains a classifier of spoken digits in ten languages, for the experiment on languages alone.
+"""Trains a classifier of spoken digits in five languages, for the experiment on languages alone.
 
 `python -m bitvox.benchmarks.reference_model.train_languages --data DIR --out RUN --hours H`
 
@@ -44,7 +44,7 @@ def build_classifier(labels: Sequence[str]) -> Wav2Vec2ForSequenceClassification
 
 def main() -> None:
     """Command line of this module."""
-    parser = argument_parser("Train a classifier of spoken digits in ten languages.")
+    parser = argument_parser("Train a classifier of spoken digits in five languages.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the languages' folders")
     values = parser.parse_args()
     join_processes()

@@ -16,7 +16,7 @@ from bitvox.compiler.frontend.audio import read_clip
 from bitvox.store import default_store
 from tiny_families import LABELS, TINY
 
-SPEAKERS, TAKES, DRAWS = ("ann", "bob", "cem"), 4, 2
+SPEAKERS, TAKES, DRAWS = ("ann", "bob", "cem", "dan"), 4, 2
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,10 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def setting(strangers: Dataset, tmp_path_factory: pytest.TempPathFactory) -> keywords.Setting:
     checkpoint = TINY["conformer-keywords"].write(tmp_path_factory.mktemp("model") / "tiny")
-    return keywords.Setting({str(checkpoint): strangers}, bits=(3.0,), clips=(2,), draws=1)
+    two = tuple(one for one in strangers.utterances if one.speaker in ("ann", "bob"))
+    return keywords.Setting(
+        {str(checkpoint): Dataset(strangers.origin, two)}, bits=(3.0,), draws={2: 1}, takes=TAKES - 2
+    )
 
 
 def test_no_clip_calibrates_and_is_judged_on(strangers: Dataset) -> None:
@@ -64,7 +67,9 @@ def test_sources_give_equal_clips_of_whom_they_say(strangers: Dataset) -> None:
             assert len(set(own)) == len(set(other)) == len(set(mix)) == 4
             assert {clip.speaker for clip in own} == {name}
             assert len({clip.speaker for clip in other} - {name}) == 1
-            assert {clip.speaker for clip in mix} == set(SPEAKERS) - {name}
+            mixed = [clip.speaker for clip in mix]
+            assert mixed in (["bob", "dan"] * 2, ["ann", "cem"] * 2)
+            assert name not in mixed
 
 
 def test_every_source_and_method_once(
@@ -73,7 +78,7 @@ def test_every_source_and_method_once(
     out = tmp_path / "keywords.json"
     document = keywords.keywords(out, setting)
     assert read_document(out, KeywordsDocument) == document
-    places = len(SPEAKERS)
+    places = 2
     assert len(document.rows) == places * (2 + 3 * 3)
     assert len({row.key for row in document.rows}) == len(document.rows)
     for row in document.rows:
@@ -88,7 +93,7 @@ def test_every_source_and_method_once(
         ("myqasr", "descending"),
     }
     for pooled in document.summary:
-        assert (pooled.speakers, pooled.draws, pooled.judged) == (3, 1, places * len(LABELS))
+        assert (pooled.speakers, pooled.draws, pooled.judged) == (2, 1, places * len(LABELS))
         rows = [row for row in document.rows if row.source == pooled.source and _names(row) == _names(pooled)]
         right = sum(row.right.count("1") for row in rows)
         assert pooled.accuracy.percent == pytest.approx(100 * right / pooled.judged, abs=1e-3)
@@ -110,7 +115,7 @@ def _names(row: object) -> tuple[object, ...]:
 def test_what_needs_no_clips_is_the_same_whoever_calibrates(setting: keywords.Setting) -> None:
     ((checkpoint, strangers),) = setting.strangers.items()
     bench = keywords.Bench(checkpoint, strangers, setting, default_store())
-    cell = next(one for one in bench.wanted(0) if one.source == "none" and one.request is not None)
+    cell = next(one for one in bench.wanted(2, 0, 3.0) if one.source == "none" and one.request is not None)
     assert cell.request is not None
     judge = bench.judge(cell.speaker, draw=0)
     bits = []
