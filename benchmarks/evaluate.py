@@ -17,6 +17,7 @@ from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
 from bitvox.benchmarks.inventions import is_silent, loops
 from bitvox.compiler.frontend.audio import Clip, defect, read_clip
+from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
@@ -34,8 +35,8 @@ _SILENT_SECONDS = (1, 3)
 class Transcriber(Protocol):
     """A model that writes text: a `Runner`, or the full-precision `SpeechModel`."""
 
-    def transcribe(self, samples: FloatArray) -> str:
-        """Transcript of samples [T] at the model's rate."""
+    def transcribe(self, samples: FloatArray, options: DecodingOptions | None = None) -> str:
+        """Transcript of samples [T] at the model's rate, decoded as it is asked for."""
         ...
 
 
@@ -102,6 +103,7 @@ class EvalReport:
         clips: Recordings judged; `skipped`: recordings that could not be used; `seconds`: length of those
             judged; `silent`: of those judged, recordings with nothing to hear.
         calibrated_on: Of the recordings judged, those that calibrated the bundle, which flatter it.
+        decoding: What was asked of both models' decoding.
         clustered_by: What the intervals resample: `speaker` or `clip`.
         scores: Of the bundle; `full_precision`: of the full-precision model; `comparison`: of the two.
         real_time_factor: Seconds of computing per second of audio, for the bundle, features and decoding
@@ -118,6 +120,7 @@ class EvalReport:
     seconds: float
     silent: int
     calibrated_on: int
+    decoding: DecodingOptions
     clustered_by: str
     scores: Scores
     full_precision: Scores | None
@@ -136,16 +139,19 @@ def evaluate(
     full_precision: Transcriber | None = None,
     progress: Progress = no_progress,
     num_threads: int = 1,
+    options: DecodingOptions | None = None,
 ) -> EvalReport:
     """Transcribe every recording with the bundle, and with the full-precision model where given, and compare.
 
-    Greedy decoding, one clip at a time. A recording that cannot be read is skipped with a warning. Raises
-    InputError when none is left, or when there are neither transcripts nor a full-precision model to judge
-    by.
+    One clip at a time, both models decoding by the same options. A recording that cannot be read is skipped
+    with a warning. Raises InputError when none is left, when there are neither transcripts nor a
+    full-precision model to judge by, or when the options ask for what the model cannot do.
     """
+    options = options or DecodingOptions()
+    bundle.manifest.processor.check(options)
     _check_transcripts(dataset, full_precision)
     runner = open_runner(bundle, num_threads)
-    heard = _listen(runner, dataset, full_precision, progress)
+    heard = _listen(runner, dataset, full_precision, options, progress)
     if not heard.transcripts:
         total = len(dataset.utterances)
         raise InputError(
@@ -164,6 +170,7 @@ def evaluate(
         seconds=seconds,
         silent=sum(entry.silent for entry in heard.transcripts),
         calibrated_on=heard.calibrated_on,
+        decoding=options,
         clustered_by=heard.clustered_by,
         scores=_scores(runner, scored, heard, rate),
         full_precision=_full_precision_scores(full_precision, heard, rate),
@@ -196,6 +203,7 @@ class _Heard:
         computing: Seconds that the bundle computed.
         calibrated_on: Recordings that calibrated the bundle.
         classifier: Whether transcripts are labels.
+        options: How they were decoded.
     """
 
     transcripts: tuple[Transcript, ...]
@@ -205,6 +213,7 @@ class _Heard:
     computing: float
     calibrated_on: int
     classifier: bool
+    options: DecodingOptions
 
     def count(self, references: Sequence[str], texts: Sequence[str]) -> metrics.ErrorCounts:
         """Word errors of each recording."""
@@ -218,7 +227,11 @@ class _Heard:
 
 
 def _listen(
-    runner: Runner, dataset: Dataset, full_precision: Transcriber | None, progress: Progress
+    runner: Runner,
+    dataset: Dataset,
+    full_precision: Transcriber | None,
+    options: DecodingOptions,
+    progress: Progress,
 ) -> _Heard:
     transcripts, used, computing, known = [], [], 0.0, 0
     calibration = set(runner.bundle.manifest.calibrated_on)
@@ -232,9 +245,9 @@ def _listen(
             continue
         known += short_digest(clip) in calibration
         started = time.perf_counter()
-        text = runner.transcribe(clip.samples)
+        text = runner.transcribe(clip.samples, options)
         computing += time.perf_counter() - started
-        baseline = full_precision.transcribe(clip.samples) if full_precision else None
+        baseline = full_precision.transcribe(clip.samples, options) if full_precision else None
         said = str(utterance.path), utterance.speaker, clip.seconds, is_silent(clip.samples, rate)
         transcripts.append(Transcript(*said, utterance.text, text, baseline))
         used.append(utterance)
@@ -249,7 +262,8 @@ def _listen(
         )
     keys, clustered_by = clusters(used)
     classifier = runner.bundle.manifest.family == "classifier"
-    return _Heard(tuple(transcripts), keys, clustered_by, digest.hexdigest(), computing, known, classifier)
+    counted = digest.hexdigest(), computing, known
+    return _Heard(tuple(transcripts), keys, clustered_by, *counted, classifier, options)
 
 
 def _read(utterance: Utterance, processor: AnyProcessor) -> Clip | None:
@@ -270,7 +284,7 @@ def _scores(model: Transcriber, texts: list[str], heard: _Heard, rate: int) -> S
         known = heard.references
         right = metrics.accuracy(heard.count(known, texts), heard.clusters) if known is not None else None
         return Scores(None, None, None, None, None, right)
-    made_up = words_on_silence(model, rate), _invented(heard, texts), _loops(heard, texts)
+    made_up = words_on_silence(model, rate, heard.options), _invented(heard, texts), _loops(heard, texts)
     if heard.references is None:
         return Scores(None, None, *made_up)
     words = metrics.error_rate(metrics.count_words(heard.references, texts), heard.clusters)
@@ -312,11 +326,11 @@ def _comparison(heard: _Heard) -> Comparison:
     )
 
 
-def words_on_silence(model: Transcriber, rate: int) -> int:
+def words_on_silence(model: Transcriber, rate: int, options: DecodingOptions | None = None) -> int:
     """Words written for one and three seconds of digital silence and of faint white noise: all invented."""
     noise = np.random.default_rng(0)
     clips = []
     for seconds in _SILENT_SECONDS:
         samples = seconds * rate
         clips += [np.zeros(samples), _FAINT * noise.standard_normal(samples)]
-    return sum(metrics.word_count(model.transcribe(clip.astype(np.float32))) for clip in clips)
+    return sum(metrics.word_count(model.transcribe(clip.astype(np.float32), options)) for clip in clips)

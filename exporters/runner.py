@@ -43,10 +43,9 @@ class Runner:
         self._check(samples)
         return self.processor.logits(self.session, samples)
 
-    def transcribe(self, samples: FloatArray) -> str:
-        """Greedy transcript, or label, of samples [T] at the model's rate; raises as `logits` does."""
-        self._check(samples)
-        return self.processor.transcribe(self.session, samples)
+    def transcribe(self, samples: FloatArray, options: DecodingOptions | None = None) -> str:
+        """Transcript, or label, of samples [T] at the model's rate; raises as `listen` does."""
+        return self.listen(samples, options).text
 
     def listen(self, samples: FloatArray, options: DecodingOptions | None = None) -> Transcription:
         """What samples [T] at the model's rate say, decoded as it is asked for, and when they say it.

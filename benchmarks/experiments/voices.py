@@ -24,6 +24,7 @@ from bitvox.benchmarks.experiments.speech import AN4, by_speaker, read_split, sp
 from bitvox.benchmarks.experiments.voice_rows import ClipText, PooledRow, VoiceRow, VoicesDocument, pooled
 from bitvox.compile import sweep
 from bitvox.compiler.frontend.audio import read_folder, split_clips
+from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
 from bitvox.exporters.bundle import Bundle
 from bitvox.planning import plan_for
@@ -76,12 +77,12 @@ class _Remembering:
 
     def __init__(self, model: SpeechModel) -> None:
         self._model = model
-        self._texts: dict[bytes, str] = {}
+        self._texts: dict[tuple[bytes, DecodingOptions | None], str] = {}
 
-    def transcribe(self, samples: FloatArray) -> str:
-        key = hashlib.sha256(samples.tobytes()).digest()
+    def transcribe(self, samples: FloatArray, options: DecodingOptions | None = None) -> str:
+        key = hashlib.sha256(samples.tobytes()).digest(), options
         if key not in self._texts:
-            self._texts[key] = self._model.transcribe(samples)
+            self._texts[key] = self._model.transcribe(samples, options)
         return self._texts[key]
 
 

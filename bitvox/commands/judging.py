@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from bitvox.commands.options import BundleArgument, JsonOption, ThreadsOption
+from bitvox.commands.options import (
+    BeamsOption,
+    BundleArgument,
+    JsonOption,
+    LanguageOption,
+    TaskOption,
+    ThreadsOption,
+)
 from bitvox.commands.output import table, working
 from bitvox.errors import InputError
 from bitvox.printable import printable
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from bitvox.benchmarks.evaluate import EvalReport, Scores
     from bitvox.benchmarks.latency import BenchReport, Measured, Spread
     from bitvox.benchmarks.metrics import Interval
+    from bitvox.compiler.frontend.decoding import Task
     from bitvox.compiler.frontend.model import SpeechModel
     from bitvox.exporters.bundle import Bundle
 
@@ -54,6 +62,9 @@ def eval_command(
     limit: Annotated[
         int | None, typer.Option(help="Only this many recordings, evenly spaced.", min=1)
     ] = None,
+    language: LanguageOption = None,
+    task: TaskOption = "transcribe",
+    beams: BeamsOption = 1,
     checkpoint: _Checkpoint = None,
     full_precision: _FullPrecision = True,
     threads: ThreadsOption = 1,
@@ -70,12 +81,15 @@ def eval_command(
     with working() as progress:
         from bitvox.benchmarks.dataset import read_dataset
         from bitvox.benchmarks.evaluate import evaluate
+        from bitvox.compiler.frontend.decoding import DecodingOptions
         from bitvox.exporters.bundle import Bundle
 
+        options = DecodingOptions(language, cast("Task", task), beams=beams)
         opened = Bundle.open(bundle)
+        opened.manifest.processor.check(options)
         dataset = read_dataset(data, split, speaker, limit)
         model = _checkpoint_of(opened, checkpoint) if full_precision else None
-        report = evaluate(opened, dataset, model, progress, threads)
+        report = evaluate(opened, dataset, model, progress, threads, options)
     print(report.to_json() if json else _eval_text(report))
 
 

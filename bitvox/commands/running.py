@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from bitvox.commands.options import BundleArgument, JsonOption, ThreadsOption
+from bitvox.commands.options import (
+    BeamsOption,
+    BundleArgument,
+    JsonOption,
+    LanguageOption,
+    TaskOption,
+    ThreadsOption,
+)
 from bitvox.commands.output import print_json, working
 from bitvox.errors import InputError
 from bitvox.printable import printable
@@ -35,19 +42,12 @@ def transcribe_command(
             metavar="AUDIO...", help="Recordings, or folders of them: wav, flac, ogg, opus or mp3."
         ),
     ],
-    language: Annotated[
-        str | None,
-        typer.Option(
-            help="Spoken language, by code or English name; where left out, it is detected. Whisper."
-        ),
-    ] = None,
-    task: Annotated[str, typer.Option(help="transcribe, or translate into English. Whisper.")] = "transcribe",
+    language: LanguageOption = None,
+    task: TaskOption = "transcribe",
     timestamps: Annotated[
         bool, typer.Option("--timestamps", help="A line for each stretch of speech, with its times. Whisper.")
     ] = False,
-    beams: Annotated[
-        int, typer.Option(help="Hypotheses that the search keeps; 1 is fastest. Whisper.", min=1)
-    ] = 1,
+    beams: BeamsOption = 1,
     threads: ThreadsOption = 1,
     json: JsonOption = False,
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.graphs import Graph, TorchSession
 from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.frontend.session import MODEL
@@ -173,6 +174,9 @@ class SpeechModel:
         """Full-precision logits [frames, vocabulary] of one clip of samples [T] at the model's rate."""
         return self.processor.logits(self.session, samples)
 
-    def transcribe(self, samples: FloatArray) -> str:
-        """Greedy transcript, or label, of one clip of samples [T] at the model's rate."""
-        return self.processor.transcribe(self.session, samples)
+    def transcribe(self, samples: FloatArray, options: DecodingOptions | None = None) -> str:
+        """Transcript, or label, of one clip of samples [T] at the model's rate.
+
+        Raises InputError, one line, where the options ask for what the model cannot do.
+        """
+        return self.processor.listen(self.session, samples, options).text

@@ -58,8 +58,25 @@ def test_an_encoder_decoder_goes_the_whole_road(tmp_path: Path, voice: Path) -> 
     assert times[-1] <= found["seconds"]
     refused = CliRunner().invoke(app, ["transcribe", str(bundle), str(voice), "--language", "klingon"])
     assert "language 'klingon': this model knows de, en, zh" in str(refused.exception)
-    judged = run("eval", bundle, "--data", voice, "--checkpoint", checkpoint)
+    judging = [
+        "eval",
+        bundle,
+        "--data",
+        voice,
+        "--checkpoint",
+        checkpoint,
+        "--language",
+        "German",
+        "--beams",
+        2,
+    ]
+    judged = run(*judging)
     assert judged["comparison"]["word_error_rate"]["length"] > 0
+    assert judged["decoding"]["language"] == "German"
+    heard = run("transcribe", bundle, voice, "--language", "de", "--beams", 2)["transcripts"]
+    assert [one["bundle"] for one in judged["transcripts"]] == [one["text"] for one in heard]
+    refused = CliRunner().invoke(app, [str(word) for word in (*judging[:4], "--language", "klingon")])
+    assert "language 'klingon': this model knows de, en, zh" in str(refused.exception)
     assert run("bench", bundle, "--seconds", "0.5", "--checkpoint", checkpoint)["time_ratio"]["median"] > 0
 
 

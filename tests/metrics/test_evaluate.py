@@ -13,6 +13,7 @@ from tone_bundle import play, write_tone_bundle
 from bitvox.benchmarks.dataset import read_dataset
 from bitvox.benchmarks.evaluate import evaluate, words_on_silence
 from bitvox.compiler.frontend.audio import read_clip
+from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.errors import InputError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.manifest import Manifest, short_digest
@@ -178,7 +179,7 @@ def test_recordings_that_calibrated_the_bundle_are_told(
 class Babbler:
     """Writes two words whatever it hears, as int8 recognisers have been seen to do on silence."""
 
-    def transcribe(self, samples: np.ndarray) -> str:
+    def transcribe(self, samples: np.ndarray, options: DecodingOptions | None = None) -> str:
         return "thank you"
 
 
