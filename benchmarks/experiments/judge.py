@@ -114,11 +114,30 @@ class Judge:
         self._expected = self._logits(voice.model.module)
         self.full = self._texts(voice.model.module, self._expected)
 
-    def calibrated_on(self, clips: Sequence[Clip]) -> Judge:
-        """The same judge of models that are calibrated on other clips."""
+    def calibrated_on(
+        self, clips: Sequence[Clip], generic: Sequence[Clip] = (), own_share: float = 1.0
+    ) -> Judge:
+        """The same judge of models that are calibrated on other clips, mixed with generic ones or alone."""
         other = copy.copy(self)
-        other.voice = replace(self.voice, calibration=tuple(clips))
+        other.voice = replace(
+            self.voice, calibration=tuple(clips), generic=tuple(generic), share=own_share if generic else 1.0
+        )
         other._check_disjoint()
+        return other
+
+    def only(self, recordings: Sequence[int]) -> Judge:
+        """The same judge of some of the recordings, by their places."""
+        other = copy.copy(self)
+        chosen = [self.judged.utterances[place] for place in recordings]
+        other.judged = replace(self.judged, utterances=tuple(chosen))
+        paths = {utterance.path for utterance in chosen}
+        other._heard = {samples: path for samples, path in self._heard.items() if path in paths}
+        other._samples = [self._samples[place] for place in recordings]
+        other._inputs = [self._inputs[place] for place in recordings]
+        other._expected = [self._expected[place] for place in recordings]
+        other.said = [self.said[place] for place in recordings]
+        other.speakers = [self.speakers[place] for place in recordings]
+        other.full = tuple(self.full[place] for place in recordings)
         return other
 
     def ladder(self, base: CompileRequest) -> Ladder:

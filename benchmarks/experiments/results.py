@@ -138,6 +138,11 @@ class Notebook(Generic[C, S]):
         self._rows[row.key] = row
         self.write(tuple(self._rows))
 
+    def extend(self, rows: Iterable[C]) -> None:
+        """Keep several rows, which are finished together."""
+        self._rows.update({row.key: row for row in list(rows)})
+        self.write(tuple(self._rows))
+
     def write(self, order: Iterable[str], summary: tuple[S, ...] = ()) -> Document[C, S]:
         """Write the file with its rows in that order of keys; those that are not finished are left out."""
         document = self._form(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Rows:
     weights: Tensor
     bits: Tensor
 
-    @property
+    @cached_property
     def top(self) -> Tensor:
         """Codes of a row lie in [-top, top - 1]; [rows, 1]."""
         return (2.0 ** (self.bits - 1))[:, None]
