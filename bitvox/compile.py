@@ -7,16 +7,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from bitvox.bundling import fill_bundle
 from bitvox.compiler.passes.bytes import average_bits, paper_bytes
 from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.effort import measurement
 from bitvox.errors import InputError, RequestError
+from bitvox.estimate import estimate, try_out
 from bitvox.exporters.bundle import check_output, folder_bytes, write_atomically
 from bitvox.exporters.targets import runtime
 from bitvox.memory import forget_peak, memory
 from bitvox.personal import with_share
 from bitvox.planning import plan_for
-from bitvox.progress import Progress, no_progress
+from bitvox.progress import Progress, logger, no_progress
 from bitvox.request import CompileReport, CompileRequest, SweepReport
 from bitvox.sizes import format_size
 from bitvox.store import default_store
@@ -42,6 +46,7 @@ def make_plan(request: CompileRequest, progress: Progress = no_progress) -> Quan
     """The decision alone; raises as `compile_bundle` does."""
     store = default_store()
     voice = with_share(read_voice(request, store, progress), request, store, progress)
+    _tell_estimate(voice, request)
     return plan_for(voice, request, store, progress)
 
 
@@ -71,6 +76,14 @@ def sweep(request: CompileRequest, budgets: Sequence[int], progress: Progress = 
     return SweepReport(tuple(reports), unreachable)
 
 
+def _tell_estimate(voice: Voice, request: CompileRequest) -> None:
+    """One line on what the method will take, before it takes it."""
+    if request.plan is not None or request.method != "auto":
+        return
+    found = estimate(voice, measurement(request), try_out(voice), torch.get_num_threads())
+    logger.info("effort %s: %s, less where steps are kept from before", request.effort, found.line())
+
+
 def _check_request(request: CompileRequest) -> None:
     """Refuse at once what would fail after the work is done."""
     if request.out is None:
@@ -85,6 +98,7 @@ def _compile(request: CompileRequest, voice: Voice, started: float, progress: Pr
     forget_peak()
     store = default_store()
     voice = with_share(voice, request, store, progress)
+    _tell_estimate(voice, request)
     plan = plan_for(voice, request, store, progress)
 
     def fill(folder: Path) -> CompileReport:

@@ -15,16 +15,17 @@ from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.distance import DISTANCES, MeasureDistancePass
 from bitvox.compiler.passes.measure_costs import MeasureCostsPass
 from bitvox.compiler.passes.personalise import PersonalisePass
-from bitvox.compiler.passes.plan import WIDTHS, Cost, Kernels, QuantPlan, Range, SitePlan, Storage, rounded
+from bitvox.compiler.passes.plan import WIDTHS, Kernels, QuantPlan, Range, SitePlan, Storage, rounded
 from bitvox.compiler.passes.plan_json import plan_from_json
 from bitvox.compiler.passes.refine_costs import RefineCostsPass
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
 from bitvox.compiler.passes.verify import verify_plan
+from bitvox.effort import measurement
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.targets import TargetCosts
 from bitvox.progress import Progress, logger
-from bitvox.request import CompileRequest, Effort
+from bitvox.request import CompileRequest
 from bitvox.sizes import format_size
 from bitvox.store import FileStore
 from bitvox.voice import Voice
@@ -34,14 +35,6 @@ _MOST_CORRECTIONS = 4
 
 # Predictions miss by unpack tables and digits, far less than this.
 _PREDICTION_MARGIN = 65_536
-
-# What each effort measures widths by, and how often it measures again around the widths that it found. Again
-# does not pay with a minute of audio: what it gains on these clips it loses on others.
-_EFFORTS: dict[Effort, tuple[Cost, int]] = {
-    "quick": ("noise", 0),
-    "normal": ("divergence", 0),
-    "max": ("divergence", 2),
-}
 
 
 def plan_for(voice: Voice, request: CompileRequest, store: FileStore, progress: Progress) -> QuantPlan:
@@ -89,13 +82,12 @@ def _measures(request: CompileRequest) -> tuple[Pass, ...]:
     if request.method != "auto":
         return (sensitivity,)
     assert request.budget is not None
-    usual, rounds = _EFFORTS[request.effort]
-    cost = request.cost or usual
-    measure: tuple[Pass, ...] = (MeasureCostsPass(cost, request.seed),)
-    if cost == "median":
+    how = measurement(request)
+    measure: tuple[Pass, ...] = (MeasureCostsPass(how.cost, request.seed, how.seconds, how.sample),)
+    if how.cost == "median":
         measure = (sensitivity, *measure)
-    if cost == "divergence" and rounds:
-        measure = (*measure, RefineCostsPass(request.budget, rounds))
+    if how.cost == "divergence" and how.rounds:
+        measure = (*measure, RefineCostsPass(request.budget, how.rounds))
     return measure
 
 

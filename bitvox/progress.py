@@ -14,8 +14,10 @@ from bitvox.printable import printable
 # Seconds between two lines of one stage where stderr is no terminal.
 _LINE_INTERVAL = 5.0
 
-# Warnings for the user, one line each, e.g. of a skipped clip; the command line prints them on stderr.
+# Warnings for the user, one line each, e.g. of a skipped clip, and what is told before long work; the command
+# line prints them on stderr.
 logger = logging.getLogger("bitvox")
+logger.setLevel(logging.INFO)
 
 
 class Progress(Protocol):
@@ -117,4 +119,5 @@ class _Lines(logging.Handler):
         self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._write(f"bitvox: warning: {printable(record.getMessage())}")
+        kind = "warning: " if record.levelno >= logging.WARNING else ""
+        self._write(f"bitvox: {kind}{printable(record.getMessage())}")

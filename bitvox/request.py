@@ -87,7 +87,7 @@ class CompileRequest:
     out: Path | None = None
     target: Target = "onnx"
     plan: Path | None = None
-    method: Method = "myqasr"
+    method: Method = "auto"
     cost: Cost | None = None
     effort: Effort = "normal"
     rounding: Rounding | None = None
@@ -107,6 +107,8 @@ class CompileRequest:
     def __post_init__(self) -> None:
         if self.method == "auto" and self.tier == "paper":
             raise InputError("tier paper: is myqasr's as published; with method auto use tier default")
+        if self.method == "auto" and self.order != "ascending":
+            raise InputError(f"order {self.order}: is one of myqasr's; with method auto leave it out")
         if self.own_share is not None and self.generic is None:
             raise InputError("own_share: nothing to share with; name recordings of others with generic")
         if self.own_share is not None and not 0 <= self.own_share <= 1:

@@ -63,7 +63,7 @@ def test_a_sweep_goes_on_after_a_budget_that_cannot_be_met(request_: CompileRequ
 def test_a_plan_is_followed_and_calibrated_anew(
     request_: CompileRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = front.make_plan(replace(request_, order="descending", budget=40_000))
+    made = front.make_plan(replace(request_, method="myqasr", order="descending", budget=40_000))
     path = tmp_path / "plan.json"
     path.write_text(plan_to_json(made))
     followed = front.compile_bundle(replace(request_, plan=path, budget=None))
@@ -97,11 +97,13 @@ def test_auto_writes_what_it_predicted_and_codes_of_its_own(request_: CompileReq
 
 def test_auto_is_no_method_of_the_paper() -> None:
     with pytest.raises(InputError, match="with method auto use tier default"):
-        CompileRequest("m", method="auto", tier="paper")
+        CompileRequest("m", tier="paper")
+    with pytest.raises(InputError, match="order descending: is one of myqasr's"):
+        CompileRequest("m", order="descending")
 
 
 def test_verify_holds_the_packed_tensors_to_the_plan(request_: CompileRequest) -> None:
-    out = front.compile_bundle(replace(request_, order="descending", budget=40_000)).out
+    out = front.compile_bundle(replace(request_, method="myqasr", order="descending", budget=40_000)).out
     assert verify(out) == []
     manifest = Manifest.read(out)
     sites = manifest.plan["sites"]

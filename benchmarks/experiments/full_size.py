@@ -169,6 +169,8 @@ def _measure(name: str, structure: Structure, key: str, seconds: float, progress
         command += [
             "--budget",
             structure.budget,
+            "--method",
+            "myqasr",
             "--target",
             "onnx",
             "--out",

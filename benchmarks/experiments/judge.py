@@ -142,9 +142,8 @@ class Judge:
 
     def ladder(self, base: CompileRequest) -> Ladder:
         """What the model's bundles take at each width."""
-        return measure_ladder(
-            self.voice, plan_for(self.voice, replace(base, budget=1 << 40), self.store, no_progress)
-        )
+        widest = replace(base, method="uniform", budget=1 << 40)
+        return measure_ladder(self.voice, plan_for(self.voice, widest, self.store, no_progress))
 
     def budget(self, base: CompileRequest, ladder: Ladder, bits: float) -> int:
         """Bytes of the bundle of one width, or as far between two as `bits` is."""

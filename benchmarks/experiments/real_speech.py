@@ -88,7 +88,7 @@ def real_speech(
     """Measure every cell that the file does not have."""
     with tempfile.TemporaryDirectory() as scratch:
         audio = gather(setting.calibration, Path(scratch) / "clips")
-        base = CompileRequest(model=setting.model, audio=audio, seed=SEED)
+        base = CompileRequest(model=setting.model, audio=audio, method="myqasr", seed=SEED)
         fingerprint, ladder = _ladder(base)
         data = {name: described(dataset) for name, dataset in setting.tests.items()}
         data["calibration"] = (

@@ -149,7 +149,9 @@ def runtimes(
     """Measure every bundle that the file does not have, then compare the runtimes."""
     with tempfile.TemporaryDirectory() as scratch:
         audio = gather(setting.calibration, Path(scratch) / "clips")
-        request = CompileRequest(setting.model, audio, out=Path(scratch) / "bundles", seed=SEED)
+        request = CompileRequest(
+            setting.model, audio, out=Path(scratch) / "bundles", method="myqasr", seed=SEED
+        )
         voice = read_voice(request, default_store(), no_progress)
         data = {
             AN4: described(setting.test),

@@ -91,7 +91,7 @@ def voices(
 ) -> VoicesDocument:
     """Measure every cell that the file does not have, then pool them."""
     first = next(iter(setting.speakers.values()))
-    request = CompileRequest(model=setting.model, audio=first[0].path.parent)
+    request = CompileRequest(model=setting.model, audio=first[0].path.parent, method="myqasr")
     voice = read_voice(request, default_store(), no_progress)
     ladder = _ladder(voice, request)
     data = {
@@ -158,7 +158,7 @@ def _compile(
 ) -> _Compiled:
     """The bundles of one speaker; its recordings are read, and the model loaded, once."""
     folder = clips[0].path.parent
-    request = CompileRequest(model=setting.model, audio=folder, out=scratch)
+    request = CompileRequest(model=setting.model, audio=folder, out=scratch, method="myqasr")
     reports = sweep(request, [budget_for(ladder, average) for average in averages]).all()
     processor = Bundle.open(reports[0].out).manifest.processor
     heard = read_folder(folder, processor.sampling_rate, processor.minimum_samples, lambda line: None)

@@ -136,7 +136,8 @@ def _round_in_order(
                 entry = plan.site(group[0].name)
                 assert entry.bits is not None
                 weights = [context.model.site_module(site).weight for site in group]
-                keep(group, round_group(weights, (entry.bits,), moments, "gptq", drift)[entry.bits])
+                result = round_group(weights, (entry.bits,), moments, "gptq", drift, context.threads)
+                keep(group, result[entry.bits])
             put_weights(changed, _stored(context, plan, group, found.get(group)))
             context.progress("round weights", number + 1, last + 1)
 

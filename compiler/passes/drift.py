@@ -15,9 +15,9 @@ from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.lockstep import Lockstep, in_lockstep
 from bitvox.errors import InputError
 
-# All clips are in memory at once, each as far as the model has got with it: the first layers of a model that
-# reads waveforms hold seven megabytes a second.
-_SECONDS = 160.0
+WALK_SECONDS = 160.0
+"""Of the clips, which are all in memory at once, each as far as the model has got with it: the first layers
+of a model that reads waveforms hold seven megabytes a second."""
 
 
 class Walk:
@@ -83,9 +83,9 @@ def walking_together(context: PassContext, changed: torch.nn.Module, sites: Sequ
 
 
 def _first_seconds(context: PassContext) -> Iterator[FloatArray]:
-    """As many clips as fit into `_SECONDS`; the last may be cut."""
+    """As many clips as fit into `WALK_SECONDS`; the last may be cut."""
     processor = context.model.processor
-    left = round(_SECONDS * processor.sampling_rate)
+    left = round(WALK_SECONDS * processor.sampling_rate)
     for samples in context.clips:
         part = samples[:left]
         if part.size < processor.minimum_samples:

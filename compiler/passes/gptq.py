@@ -14,11 +14,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bitvox.compiler.frontend.threads import side_by_side
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.plan import Rounding
 from bitvox.compiler.passes.quantizer import stored_steps
 
-_BLOCK = 128
+_BLOCK = 64
+_ROWS = 1024
 _DAMPING = 0.01
 _CLIPS = tuple(1.0 - 0.05 * step for step in range(15))
 _SWEEPS = 2
@@ -50,6 +52,11 @@ class Rows:
     def top(self) -> Tensor:
         """Codes of a row lie in [-top, top - 1]; [rows, 1]."""
         return (2.0 ** (self.bits - 1))[:, None]
+
+    def codes_of(self, values: Tensor) -> Tensor:
+        """Codes nearest to values in steps, overwritten, [..., rows]."""
+        top = self.top[:, 0]
+        return torch.minimum(torch.maximum(values.round_(), -top), top - 1)
 
     def nearest(self, steps: Tensor, weights: Tensor | None = None) -> Tensor:
         """Codes, shaped as the weights, of the rows or of other weights in their place."""
@@ -109,22 +116,23 @@ def round_gptq(rows: Rows, steps: Tensor, elimination: Elimination) -> Tensor:
 
     Inputs go in falling order of their power; what rounding one loses, those still to come make good.
     """
-    factor, left = elimination.factor, _columns(rows.weights, elimination.order)
+    factor = elimination.factor
+    # Input by input, so that a step of the loop reads what lies side by side.
+    left = _columns(rows.weights, elimination.order).mT.contiguous()
     codes = torch.empty_like(left)
-    for first in range(0, left.shape[-1], _BLOCK):
-        last = min(first + _BLOCK, left.shape[-1])
-        inside, passed_on = factor[..., first:last, first:last], torch.empty_like(left[..., first:last])
-        block = left[..., first:last]
+    for first in range(0, left.shape[-2], _BLOCK):
+        last = min(first + _BLOCK, left.shape[-2])
+        inside, block = factor[..., first:last, first:last], left[..., first:last, :]
         for index in range(last - first):
-            column = block[..., index : index + 1]
-            code = rows.nearest(steps, column.clone())
-            pivot = inside[..., index : index + 1, index:]
-            error = (column - code * steps[..., None]) / pivot[..., :1]
-            block[..., index:] -= error * pivot
-            codes[..., first + index : first + index + 1] = code
-            passed_on[..., index : index + 1] = error
-        left[..., last:] -= passed_on @ factor[..., first:last, last:]
-    return _columns(codes, elimination.order.argsort(dim=-1))
+            values = block[..., index, :]
+            code = rows.codes_of(values / steps)
+            codes[..., first + index, :] = code
+            error = (values - code * steps) / inside[..., index, index, None]
+            onward = inside[..., index, index + 1 :, None]
+            block[..., index + 1 :, :].addcmul_(onward, error[..., None, :], value=-1)
+            values.copy_(error)
+        left[..., last:, :] -= factor[..., first:last, last:].mT @ block
+    return _columns(codes.mT, elimination.order.argsort(dim=-1))
 
 
 def _columns(values: Tensor, order: Tensor) -> Tensor:
@@ -137,24 +145,22 @@ def descend(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor
 
     d H d^T never grows but by the rounding of float32.
     """
-    codes = codes.clone()
     lost = codes * steps[..., None] - rows.weights
-    slope = lost @ hessian
-    for first in range(0, codes.shape[-1], _BLOCK):
-        last = min(first + _BLOCK, codes.shape[-1])
-        inside, moved = hessian[..., first:last, first:last], torch.zeros_like(codes[..., first:last])
-        local = slope[..., first:last].clone()
+    codes, slope = codes.mT.contiguous(), (lost @ hessian).mT.contiguous()
+    for first in range(0, codes.shape[-2], _BLOCK):
+        last = min(first + _BLOCK, codes.shape[-2])
+        inside, moved = hessian[..., first:last, first:last], torch.zeros_like(codes[..., first:last, :])
+        local = slope[..., first:last, :].clone()
         for index in range(last - first):
-            here = codes[..., first + index : first + index + 1]
-            across = inside[..., index : index + 1, :]
-            curvature = across[..., index : index + 1].clamp(min=1e-30)
-            wanted = here * steps[..., None] - local[..., index : index + 1] / curvature
-            change = (rows.nearest(steps, wanted) - here) * steps[..., None]
-            here += change / steps[..., None]
-            local += change * across
-            moved[..., index : index + 1] = change
-        slope += moved @ hessian[..., first:last, :]
-    return codes.round_()
+            here = codes[..., first + index, :]
+            curvature = inside[..., index, index, None].clamp(min=1e-30)
+            wanted = rows.codes_of(here - local[..., index, :] / curvature / steps)
+            change = (wanted - here).mul_(steps)
+            here.copy_(wanted)
+            local.addcmul_(inside[..., index, :, None], change[..., None, :])
+            moved[..., index, :] = change
+        slope += hessian[..., first:last, :].mT @ moved
+    return codes.mT.contiguous()
 
 
 def refitted_steps(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
@@ -183,7 +189,7 @@ def compensated(weights: Tensor, hessian: Tensor, drift: Tensor) -> Tensor:
 
 
 def round_rows(
-    rows: Rows, hessian: Tensor, rounding: Rounding, originals: Tensor | None = None
+    rows: Rows, hessian: Tensor, rounding: Rounding, originals: Tensor | None = None, threads: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Steps and codes of the rows.
 
@@ -191,16 +197,29 @@ def round_rows(
     `refitted_steps`. Each row keeps the best that it met, so that none ever costs more than it does rounded
     to nearest, nor than the `originals` of compensated rows do.
     """
-    largest = stored_steps(rows.weights.abs().amax(dim=-1) / (rows.top[:, 0] - 0.5))
     if rounding == "nearest":
-        return largest, rows.nearest(largest)
-    smooth, steps = damped(hessian), clipped_steps(rows, hessian)
-    best = _Best(rows, hessian, largest, rows.nearest(largest))
-    best.offer(steps, rows.nearest(steps))
-    if originals is not None:
-        plain = round_rows(Rows(originals, rows.bits), hessian, "nearest")
-        best.offer(*plain)
+        return _nearest(rows)
+    smooth = damped(hessian)
     elimination = Elimination.of(smooth)
+
+    def part(numbers: Tensor) -> tuple[Tensor, Tensor]:
+        some = Rows(rows.weights[..., numbers, :], rows.bits[numbers])
+        others = () if originals is None else (Rows(originals[..., numbers, :], some.bits),)
+        return _best_found(some, hessian, smooth, elimination, others)
+
+    # So few that what a step of the loops works on stays in the cache.
+    parts = side_by_side(part, torch.arange(len(rows.bits)).split(_ROWS), threads)
+    return torch.cat([steps for steps, _ in parts], dim=-1), torch.cat([codes for _, codes in parts], dim=-2)
+
+
+def _best_found(
+    rows: Rows, hessian: Tensor, smooth: Tensor, elimination: Elimination, others: Sequence[Rows]
+) -> tuple[Tensor, Tensor]:
+    best = _Best(rows, hessian, *_nearest(rows))
+    for other in others:
+        best.offer(*_nearest(other))
+    steps = clipped_steps(rows, hessian)
+    best.offer(steps, rows.nearest(steps))
     best.offer(steps, round_gptq(rows, steps, elimination))
     coarse = rows.bits <= _COARSE_BITS
     if coarse.any():
@@ -214,25 +233,28 @@ def round_rows(
     return best.steps, best.codes
 
 
+def _nearest(rows: Rows) -> tuple[Tensor, Tensor]:
+    steps = stored_steps(rows.weights.abs().amax(dim=-1) / (rows.top[:, 0] - 0.5))
+    return steps, rows.nearest(steps)
+
+
 class _Best:
     """Of several roundings the one that costs least, row by row."""
 
     def __init__(self, rows: Rows, hessian: Tensor, steps: Tensor, codes: Tensor) -> None:
         self._rows, self._hessian = rows, hessian
-        self.steps, self.codes = steps, codes
+        self.steps, self.codes = steps.clone(), codes
         self._least = errors(rows, steps, codes, hessian)
 
     def offer(self, steps: Tensor, codes: Tensor, of: Tensor | None = None) -> None:
         """Another rounding of all rows, or of some of them."""
-        if of is not None:
-            all_steps, all_codes = self.steps.clone(), self.codes.clone()
-            all_steps[..., of], all_codes[..., of, :] = steps, codes
-            steps, codes = all_steps, all_codes
-        found = errors(self._rows, steps, codes, self._hessian)
-        better = found < self._least
-        self.steps = torch.where(better, steps, self.steps)
-        self.codes = torch.where(better[..., None], codes, self.codes)
-        self._least = torch.where(better, found, self._least)
+        some = torch.ones_like(self._rows.bits, dtype=torch.bool) if of is None else of
+        rows = Rows(self._rows.weights[..., some, :], self._rows.bits[some])
+        found = errors(rows, steps, codes, self._hessian)
+        better = found < self._least[..., some]
+        self.steps[..., some] = torch.where(better, steps, self.steps[..., some])
+        self.codes[..., some, :] = torch.where(better[..., None], codes, self.codes[..., some, :])
+        self._least[..., some] = torch.where(better, found, self._least[..., some])
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,21 +277,25 @@ def round_group(
     moments: InputMoments,
     rounding: Rounding,
     drift: DriftMoments | None = None,
+    threads: int = 1,
 ) -> dict[int, RoundedGroup]:
     """The weights [N, ...] of sites that read one input, rounded at each width.
 
     Members and widths are rows of one problem: they share H. With `drift` (`drift.Walk.reach`), it is
-    `compensated` weights that are rounded.
+    `compensated` weights that are rounded. `threads` changes no code.
     """
     members = [weight.detach().reshape(moments.groups, -1, moments.inputs) for weight in weights]
     stacked = torch.cat(members, dim=1)
     height = stacked.shape[1]
     codes = torch.empty((len(widths), *stacked.shape), dtype=torch.int8)
     steps = torch.empty((len(widths), moments.groups, height))
-    lost = torch.zeros(len(widths), dtype=torch.float64)
     bits = torch.tensor(widths, dtype=torch.float32).repeat_interleave(height)
     together = max(1, _TOGETHER // moments.inputs**2)
-    for part in torch.arange(moments.groups).split(together):
+
+    parts = torch.arange(moments.groups).split(together)
+    within = threads if len(parts) == 1 else 1
+
+    def round_part(part: Tensor) -> Tensor:
         numbers = part.tolist()
         hessian = torch.stack([moments.hessian(group) for group in numbers])
         wanted, originals = stacked[part], None
@@ -278,11 +304,13 @@ def round_group(
             originals = wanted.repeat(1, len(widths), 1)
             wanted = compensated(wanted, hessian, moved)
         rows = Rows(wanted.repeat(1, len(widths), 1), bits)
-        found_steps, found_codes = round_rows(rows, hessian, rounding, originals)
+        found_steps, found_codes = round_rows(rows, hessian, rounding, originals, within)
         by_width = (len(part), len(widths), height)
         codes[:, part] = found_codes.to(torch.int8).reshape(*by_width, -1).transpose(0, 1)
         steps[:, part] = found_steps.reshape(by_width).transpose(0, 1)
-        lost += errors(rows, found_steps, found_codes, hessian).reshape(by_width).double().sum(dim=(0, 2))
+        return errors(rows, found_steps, found_codes, hessian).reshape(by_width).double().sum(dim=(0, 2))
+
+    lost = torch.stack(side_by_side(round_part, parts, threads)).sum(dim=0)
     heights = [member.shape[1] for member in members]
     return {
         width: RoundedGroup(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,16 +42,27 @@ class Roundings:
         }
 
     def relative_errors(self) -> dict[int, float]:
-        """Output error over output energy, by width."""
-        return {width: rounded.error / max(self.energy, 1e-30) for width, rounded in self.at.items()}
+        """Output error over output energy, by each of `WIDTHS`.
+
+        Beyond the widths that were rounded to it falls as the square of the step does.
+        """
+        found = {width: rounded.error / max(self.energy, 1e-30) for width, rounded in self.at.items()}
+        widest = max(found)
+        return {w: found[w] if w in found else found[widest] * 4.0 ** (widest - w) for w in WIDTHS}
 
 
 def round_all(
-    context: PassContext, plan: QuantPlan, units: Sequence[Unit], widths: Sequence[int] = WIDTHS
+    context: PassContext,
+    plan: QuantPlan,
+    units: Sequence[Unit],
+    widths: Sequence[int] = WIDTHS,
+    sample: int | None = None,
 ) -> dict[str, Roundings]:
     """The units' weights at these widths, rounded as the plan says, by share group.
 
-    Rounding to nearest has a step per output channel, without calibration.
+    Rounding to nearest has a step per output channel, without calibration. With `sample`, only that many
+    output channels of each member are rounded, evenly spread: enough to tell `relative_errors`, which are
+    all that the result is good for then.
 
     Raises:
         InputError: No clips, or an activation that is not finite.
@@ -61,8 +73,10 @@ def round_all(
 
     def rounded(unit: Unit) -> Roundings:
         first, _ = unit.entries[0]
-        weights = [context.model.site_module(site).weight.detach() for site, _ in unit.entries]
         seen = moments[first.share_group]
+        weights = [context.model.site_module(site).weight.detach() for site, _ in unit.entries]
+        if sample is not None:
+            weights, seen = _sampled(weights, seen, sample)
         at = round_group(weights, tuple(widths), seen, plan.site(first.name).rounding)
         energy = sum(_energy(weight, seen) for weight in weights)
         context.progress("round at every width", next(done), len(units))
@@ -70,6 +84,22 @@ def round_all(
 
     found = side_by_side(rounded, units, context.threads)
     return {unit.entries[0][0].share_group: one for unit, one in zip(units, found, strict=True)}
+
+
+def _sampled(
+    weights: Sequence[Tensor], moments: InputMoments, channels: int
+) -> tuple[list[Tensor], InputMoments]:
+    """Some output channels of each weight, by whole groups of channels where there are groups."""
+    if moments.groups == 1:
+        return [one.flatten(1)[_spread(one.shape[0], channels)] for one in weights], moments
+    kept = _spread(moments.groups, math.ceil(channels * moments.groups / weights[0].shape[0]))
+    parts = (one.reshape(moments.groups, -1, moments.inputs)[kept] for one in weights)
+    return [one.flatten(0, 1) for one in parts], moments.of_groups(kept)
+
+
+def _spread(available: int, wanted: int) -> Tensor:
+    count = min(available, wanted)
+    return (2 * torch.arange(count) + 1) * available // (2 * count)
 
 
 def _energy(weight: Tensor, moments: InputMoments) -> float:

@@ -7,6 +7,7 @@ but sums is kept: no activation outlives its clip.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,12 @@ class InputMoments:
         found = cls(site, 1)
         found._sum, found._frames = mean, 1
         return found
+
+    def of_groups(self, numbers: Tensor) -> InputMoments:
+        """The same of some groups of channels alone."""
+        part = copy.copy(self)
+        part._sum, part.groups = self._sum[numbers], len(numbers)
+        return part
 
     def _stored_shape(self) -> tuple[int, ...]:
         if not _slides(self._site):

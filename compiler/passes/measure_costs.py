@@ -25,8 +25,9 @@ SECONDS = 24.0
 BLANK_WEIGHT = 0.1
 """Weight of a CTC frame in which the model is sure of the blank."""
 
-# Above these a divergence is too small to tell from the rounding of float32; it falls as the error does.
-_MEASURED = (2, 3, 4, 5)
+MEASURED = (2, 3, 4, 5)
+"""Above these a divergence is too small to tell from the rounding of float32; it falls as the error does."""
+
 _NOISE = 0.1
 
 _Costs = dict[str, dict[int, float]]
@@ -46,10 +47,15 @@ class MeasureCostsPass:
         error: The relative output error alone, tr(d H d^T) over tr(W H W^T).
         median: The square of the median of |output| (myQASR's score, arXiv 2307.12659) times 4^-bits: the
             error that a grid scaled to such outputs would make. Needs scores and no rounding.
+
+    Divergences are measured on the first `seconds` of the clips; relative errors alone on `sample` output
+    channels of each site.
     """
 
     cost: Cost = "divergence"
     seed: int = 0
+    seconds: float = SECONDS
+    sample: int | None = None
 
     name: ClassVar[str] = "measure-costs"
     ensures: ClassVar[frozenset[Fact]] = frozenset({"costs"})
@@ -70,7 +76,8 @@ class MeasureCostsPass:
         if self.cost == "median":
             found: _Costs = {name_of(unit): _by_median(unit) for unit in units}
         else:
-            roundings = round_all(context, plan, units)
+            sample = None if self.cost == "divergence" else self.sample
+            roundings = round_all(context, plan, units, MEASURED, sample)
             found = self._measured(context, units, roundings)
         return with_costs(plan, units, found).noting(cost=self.cost)
 
@@ -80,7 +87,7 @@ class MeasureCostsPass:
         relative = {name: one.relative_errors() for name, one in roundings.items()}
         if self.cost == "error":
             return relative
-        divergence = Divergence(context, SECONDS, BLANK_WEIGHT)
+        divergence = Divergence(context, self.seconds, BLANK_WEIGHT)
         if self.cost == "noise":
             return _by_noise(context, units, relative, divergence, self.seed)
         return _by_divergence(context, units, roundings, divergence)
@@ -117,11 +124,11 @@ def _by_divergence(
     for number, unit in enumerate(units):
         one = roundings[name_of(unit)]
         row: dict[int, float] = {}
-        for width in _MEASURED:
+        for width in MEASURED:
             put_weights(module, one.weights(width))
             row[width] = divergence.of(module)
-        last, errors = _MEASURED[-1], one.relative_errors()
-        for width in WIDTHS[len(_MEASURED) :]:
+        last, errors = MEASURED[-1], one.relative_errors()
+        for width in WIDTHS[len(MEASURED) :]:
             row[width] = row[last] * errors[width] / max(errors[last], 1e-30)
         put_weights(module, stored_weights(context, unit))
         found[name_of(unit)] = row

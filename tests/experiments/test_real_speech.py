@@ -86,7 +86,7 @@ def test_stops_and_goes_on(
 def test_a_cell_follows_the_plan_of_the_product(tmp_path: Path, setting: real_speech.Setting) -> None:
     audio = gather(setting.calibration, tmp_path / "clips")
     worker = Worker(Workplace(setting.model, audio, {}), FileStore(tmp_path / "store"))
-    request = CompileRequest(setting.model, audio, budget=1 << 40, calibration="cosine")
+    request = CompileRequest(setting.model, audio, budget=1 << 40, method="myqasr", calibration="cosine")
     for budget in (1 << 40, plan_for(worker.voice, request, worker.store, no_progress).total_bytes - 2000):
         asked = replace(request, budget=budget)
         alone = plan_for(worker.voice, asked, FileStore(tmp_path / str(budget)), no_progress)

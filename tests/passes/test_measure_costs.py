@@ -142,3 +142,18 @@ def _with_widths(context: PassContext, plan: QuantPlan) -> torch.nn.Module:
 def test_costs_of_other_widths_stay_off_the_device() -> None:
     document = Manifest.plan_document(_measured("error"))
     assert not any("costs" in site for site in document["sites"])
+
+
+def test_a_sample_of_channels_tells_relative_errors_nearly() -> None:
+    context, plan = tiny_context(), _start()
+    units = units_of(context, plan, "true")
+    every = round_all(context, plan, units)
+    some = round_all(context, plan, units, (2, 3, 4, 5), sample=8)
+    weights = [sum(c.numel() for r in found.values() for c in r.at[2].codes) for found in (some, every)]
+    assert weights[0] < 0.8 * weights[1]
+    for name, one in every.items():
+        full, sampled = one.relative_errors(), some[name].relative_errors()
+        assert set(sampled) == set(full)
+        for width in (2, 3, 4, 5):
+            assert 0.5 < sampled[width] / full[width] < 2
+        assert sampled[7] == sampled[5] / 16
