@@ -129,13 +129,15 @@ def domains(
         cells = list(_cells(setting))
         keys = {cell: _key(bench.voice, setting, cell) for cell in cells}
         notebook.keep(keys.values())
-        for number, cell in enumerate(cells):
-            progress("domains", number, len(cells))
-            if notebook.get(keys[cell]) is None:
-                notebook.add(bench.row(keys[cell], cell))
-        progress("domains", len(cells), len(cells))
-        rows = [row for key in keys.values() if (row := notebook.get(key)) is not None]
-        document = notebook.write(keys.values(), tuple(_summaries(rows, bench)))
+        try:
+            for number, cell in enumerate(cells):
+                progress("domains", number, len(cells))
+                if notebook.get(keys[cell]) is None:
+                    notebook.add(bench.row(keys[cell], cell))
+            progress("domains", len(cells), len(cells))
+        finally:  # what is finished can be read, however the run ends
+            rows = [row for key in keys.values() if (row := notebook.get(key)) is not None]
+            document = notebook.write(keys.values(), tuple(_summaries(rows, bench)))
     assert isinstance(document, DomainDocument)
     return document
 

@@ -1,6 +1,7 @@
 """Does a score say what quantising a layer costs? Scores and costs beside the divergence that was measured.
 
     bitvox reproduce prediction
+    bitvox reproduce prediction-conformer
 
 Each share group in turn is quantised, alone; the divergence of the model's output on recordings of other
 speakers than the calibration's is what a score should have foretold. Rank correlation, over share groups.
@@ -18,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from bitvox.benchmarks.dataset import Dataset
+from bitvox.benchmarks.dataset import Dataset, read_dataset
 from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.judge import Judge
+from bitvox.benchmarks.experiments.keywords import MODELS as KEYWORD_MODELS
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import Cell, Document, Notebook, Schema, cell_key
 from bitvox.benchmarks.experiments.speech import (
     AN4,
+    COMMANDS,
     described,
     draw_clips,
     gather,
@@ -34,6 +37,7 @@ from bitvox.benchmarks.experiments.speech import (
 )
 from bitvox.benchmarks.experiments.variants import SEED
 from bitvox.benchmarks.metrics import RESAMPLES
+from bitvox.benchmarks.reference_model.train_keywords import taught_speakers
 from bitvox.compiler.frontend.threads import single_threaded
 from bitvox.compiler.passes.base import PassContext, Sequential
 from bitvox.compiler.passes.distance import MeasureDistancePass
@@ -51,8 +55,9 @@ from bitvox.request import CompileRequest
 from bitvox.store import default_store
 from bitvox.voice import read_voice
 
-_CLIPS = 32
-_RECORDINGS = 30
+# Whole utterances of AN4; of commands, which last a second, three times as many.
+_CLIPS, _RECORDINGS = 32, 30
+_COMMAND_CLIPS, _COMMAND_RECORDINGS = 96, 200
 _COSTS: tuple[Cost, ...] = ("error", "noise", "divergence")
 
 
@@ -111,16 +116,17 @@ def prediction(
     judged: Dataset,
     progress: Progress = no_progress,
     arguments: Sequence[str] = (),
+    name: str = "prediction",
 ) -> PredictionDocument:
-    """Measure every quantiser that the file lacks."""
+    """Measure every quantiser that the file lacks, for the experiment of that name."""
     with tempfile.TemporaryDirectory() as scratch, single_threaded():
         audio = gather(calibration.utterances, Path(scratch) / "clips")
         request = CompileRequest(model, audio=audio, clips=len(calibration.utterances))
         judge = Judge(read_voice(request, default_store(), no_progress), judged, default_store())
         fingerprint = judge.voice.model.fingerprint
         data = {"judged": described(judged), "calibration": described(calibration)}
-        found = provenance("prediction", arguments, model, fingerprint, data)
-        notebook = Notebook(out, PredictionDocument, "prediction", found)
+        found = provenance(name, arguments, model, fingerprint, data)
+        notebook = Notebook(out, PredictionDocument, name, found)
         keys = [
             cell_key(
                 fingerprint=fingerprint,
@@ -237,7 +243,29 @@ def measure(options: Options, progress: Progress) -> PredictionDocument:
     """`bitvox reproduce prediction`; a limit is one on the judged recordings."""
     speech = speech_folder()
     train = read_split(speech, AN4, "train")
-    # Of every four clips one is kept from calibration.
-    clips = Dataset(train.origin, tuple(draw_clips(train, _CLIPS * 4 // 3, SEED)))
     judged = stratified(read_split(speech, AN4, options.split), options.limit or _RECORDINGS, SEED)
+    clips = _calibration(train, _CLIPS)
     return prediction(options.out, options.model, clips, judged, progress, options.arguments)
+
+
+def measure_conformer(options: Options, progress: Progress) -> PredictionDocument:
+    """`bitvox reproduce prediction-conformer`, on speakers that the keyword model was never taught."""
+    model, half = next(iter(KEYWORD_MODELS.items()))
+    everyone = read_dataset(speech_folder() / COMMANDS / "manifest.csv")
+    taught = taught_speakers([one.speaker or "" for one in everyone.utterances], half)
+    ours, strangers = (
+        Dataset(
+            everyone.origin, tuple(one for one in everyone.utterances if (one.speaker in taught) == known)
+        )
+        for known in (True, False)
+    )
+    judged = stratified(strangers, options.limit or _COMMAND_RECORDINGS, SEED)
+    clips = _calibration(ours, _COMMAND_CLIPS)
+    return prediction(
+        options.out, model, clips, judged, progress, options.arguments, name="prediction-conformer"
+    )
+
+
+def _calibration(dataset: Dataset, count: int) -> Dataset:
+    """Clips drawn by seed: a third more than calibrate, for of every four one is kept from calibration."""
+    return Dataset(dataset.origin, tuple(draw_clips(dataset, count * 4 // 3, SEED)))

@@ -119,6 +119,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         splits=("dev", "test"),
     ),
     Experiment(
+        "prediction-conformer",
+        "the same of a trained conformer that names keywords",
+        prediction.measure_conformer,
+        report_prediction.section,
+        report_prediction.figure,
+        takes=frozenset({"limit"}),
+    ),
+    Experiment(
         "runtimes",
         "the same budgets in three runtimes: error rates, and whether the same plan writes the same text",
         runtimes.measure,

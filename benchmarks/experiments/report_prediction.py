@@ -16,7 +16,7 @@ def section(path: Path) -> str:
     document = read_document(path, PredictionDocument)
     return "\n\n".join(
         (
-            "## Does a score say what quantising a layer costs?",
+            f"## Does a score say what quantising a layer costs? ({document.provenance.model})",
             origin(document.provenance, document.rows),
             "Spearman's rank correlation, over the share groups of the model, of what a score or cost says "
             "from the calibration clips with the divergence of the model's output on recordings of other "

@@ -156,13 +156,15 @@ def measure_variants(
         runner = _Runner(judge, train, base)
         keys = [_key(fingerprint, variant, judged) for variant in variants]
         notebook.keep(keys)
-        for number, (key, variant) in enumerate(zip(keys, variants, strict=True)):
-            progress(experiment, number, len(keys))
-            if notebook.get(key) is None:
-                notebook.add(runner.row(key, variant))
-        progress(experiment, len(keys), len(keys))
-        rows = [row for key in keys if (row := notebook.get(key)) is not None]
-        document = notebook.write(keys, tuple(summaries(rows, judge)))
+        try:
+            for number, (key, variant) in enumerate(zip(keys, variants, strict=True)):
+                progress(experiment, number, len(keys))
+                if notebook.get(key) is None:
+                    notebook.add(runner.row(key, variant))
+            progress(experiment, len(keys), len(keys))
+        finally:  # what is finished can be read, however the run ends
+            rows = [row for key in keys if (row := notebook.get(key)) is not None]
+            document = notebook.write(keys, tuple(summaries(rows, judge)))
     assert isinstance(document, VariantDocument)
     return document
 
