@@ -38,18 +38,19 @@ SEED = 0
 DRAWS = 5
 SHARES = (0.25, 0.5, 0.75)
 
-# Most speakers of each gender and age group.
-_SPEAKERS = {AN4: 7, SPEECHOCEAN: 6}
+# Most speakers of each gender and age group, and most recordings of a half that judge.
+_SPEAKERS = {AN4: 7, SPEECHOCEAN: 4}
+_RECORDINGS = 6
 _GENERIC_CLIPS = 42
 
 
 ARMS = (
     Arm("auto", 2.5, 10.0, SHARES),
     Arm("myqasr", 2.5, 10.0),
+    Arm("auto", 3.0, 10.0),
     Arm("myqasr", 3.0, 10.0),
     Arm("auto", 2.2, 10.0),
     Arm("auto", 2.5, 40.0, SHARES),
-    Arm("auto", 3.0, 10.0),
     Arm("auto", 4.0, 10.0),
 )
 
@@ -162,8 +163,6 @@ def _models(setting: Setting, judged: Mapping[str, Sequence[Person]]) -> Iterato
             yield _Model(arm, corpus, ("none", "", 0), 1.0, _everyone(people, "none"))
             for draw in range(setting.draws):
                 yield _Model(arm, corpus, ("mix", str(draw), 0), 1.0, _everyone(people, "mix"))
-            if arm.shares:
-                yield _Model(arm, corpus, ("generic", "0", 0), 1.0, _everyone(people, "generic"))
             for person in people:
                 for half in (0, 1):
                     targets: list[tuple[Person, int, Source]] = [(person, 1 - half, "own")]
@@ -172,8 +171,13 @@ def _models(setting: Setting, judged: Mapping[str, Sequence[Person]]) -> Iterato
                             if donor is person:
                                 targets.append((other, 1 - half, source))
                     yield _Model(arm, corpus, ("own", person.speaker, half), 1.0, tuple(targets))
-                    for share in arm.shares:
-                        yield _Model(arm, corpus, ("own", person.speaker, half), share, (targets[0],))
+    for arm in setting.arms:
+        for corpus, people in judged.items() if arm.shares else ():
+            yield _Model(arm, corpus, ("generic", "0", 0), 1.0, _everyone(people, "generic"))
+            for share in arm.shares:
+                for person, half, _ in _everyone(people, "own"):
+                    target: tuple[Person, int, Source] = (person, 1 - half, "own")
+                    yield _Model(arm, corpus, ("own", person.speaker, half), share, (target,))
 
 
 def _everyone(people: Sequence[Person], source: Source) -> tuple[tuple[Person, int, Source], ...]:
@@ -204,7 +208,7 @@ class _Bench:
                 source=model.source,
                 share=model.own_share,
                 target=(model.corpus, person.speaker, half, source),
-                settings=(self.setting.generic_seconds, self._generic),
+                settings=(self.setting.generic_seconds, _RECORDINGS, self._generic),
             )
             for person, half, source in model.targets
         ]
@@ -252,7 +256,12 @@ class _Bench:
 
     def _judge(self, corpus: str) -> tuple[Judge, FixedWidths]:
         if corpus not in self._judges:
-            every = tuple(utterance for person in self.judged[corpus] for utterance in person.utterances)
+            every = tuple(
+                utterance
+                for person in self.judged[corpus]
+                for half in (0, 1)
+                for utterance in person.half(half)[:_RECORDINGS]
+            )
             judge = Judge(self.voice, Dataset(Path(corpus), every), self._store)
             # Everybody's halves calibrate in turn: `rows` checks that none is judged by itself.
             self._judges[corpus] = judge, FixedWidths(judge.only(()), self._base)
