@@ -3,7 +3,7 @@
 BITVOX := $(VENV)/bin/bitvox
 
 .PHONY: experiments-voices experiments-speech experiments-head-to-head experiments-runtimes
-.PHONY: experiments-full-size results
+.PHONY: experiments-full-size experiments-keywords experiments-languages results
 
 experiments-voices: $(READY)
 	$(BITVOX) reproduce voices
@@ -19,6 +19,12 @@ experiments-runtimes: $(READY)
 
 experiments-full-size: $(READY)
 	$(BITVOX) reproduce full-size
+
+experiments-keywords: $(READY)
+	$(BITVOX) reproduce keywords
+
+experiments-languages: $(READY) reference-languages
+	$(BITVOX) reproduce languages
 
 results: experiments-voices experiments-speech experiments-runtimes experiments-full-size
 	$(PY) -m bitvox.benchmarks.demo --out demo --record benchmarks/results/demo.json

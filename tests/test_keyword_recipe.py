@@ -22,7 +22,7 @@ from bitvox.benchmarks.reference_model import (
     training,
 )
 from bitvox.benchmarks.reference_model.data import Clip
-from bitvox.compiler.frontend.loading import load_model
+from bitvox.compiler.frontend.loading import load_model, resolve_checkpoint
 
 KEYWORDS, SPEAKERS = ("down", "left", "up"), ("a", "b", "c", "d")
 
@@ -83,6 +83,10 @@ def test_a_run_resumes_and_its_model_loads_by_every_road(
     trainer.save()
     again = training.Trainer(settings, train_keywords.KeywordRecipe(settings, commands))
     again.resume()
+    assert again.step == 2
+    again.used_s = 3600
+    again.save()
+    again.run()  # has had its time
     assert again.step == 2
     for old, new in zip(
         trainer.average.state_dict().values(), again.average.state_dict().values(), strict=True
@@ -145,3 +149,20 @@ def test_a_language_is_a_folder_that_a_classifier_is_taught(
     recipe.export(trainer.average, tmp_path / "final")
     heard = load_model(tmp_path / "final").transcribe(clips[0].audio / np.float32(32768))
     assert heard in recipe.labels
+
+
+@pytest.mark.parametrize("half", ["first", "second"])
+def test_shipped_models_load_by_name_and_say_whom_they_know(half: str, commands: list[Clip]) -> None:
+    name = "reference-keywords" if half == "first" else "reference-keywords-swapped"
+    folder = resolve_checkpoint(name)
+    model = Wav2Vec2ConformerForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    loaded = load_model(name)
+    assert loaded.family == "classifier"
+    heard = [loaded.transcribe(clip.audio / np.float32(32768)) for clip in commands[:4]]
+    assert heard == evaluate_keywords.recognise(model, commands[:4])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {name}\n")
+    assert f"--half {half} --out RUN" in card
+    assert "CC BY 4.0" in card
+    assert len(model.config.id2label) == 40
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000

@@ -31,6 +31,8 @@ _SOURCES = """## Sources of the recordings
 - AN4 (CMU; github.com/cmusphinx/an4): spelled names, numbers, dates, addresses. BSD-like licence.
 - speechocean762 (github.com/jimbozhang/speechocean762, OpenSLR 101): English sentences read by speakers of
   Mandarin, half of them children. Free for commercial and non-commercial use; commonly cited as CC BY 4.0.
+- Arabic Speech Commands (github.com/abdulkaderghandoura/arabic-speech-commands-dataset): forty keywords, one
+  second each. CC BY 4.0.
 
 The recordings are not part of this repository. The sample voices are synthetic (espeak-ng)."""
 

@@ -299,6 +299,8 @@ class Trainer(Generic[AnyBatch]):
     def run(self) -> None:
         """Trains until the time is used; leaves `final/`, and `best/` if there are dev sets."""
         self.resume()
+        if self.progress >= 1.0:
+            return  # finished before: what it left stays as it is
         last = time.monotonic()
         next_save, next_evaluation = last + SAVE_EVERY_S, last + EVALUATE_EVERY_S
         losses: list[dict[str, float]] = []
