@@ -83,6 +83,11 @@ class PooledRow(Schema):
     divergence: float
     contrasts: dict[str, Contrast]
 
+    @property
+    def condition(self) -> tuple[int, str, str | None, float | None]:
+        """As of a row."""
+        return self.clips, self.method, self.order, self.bits
+
 
 class KeywordsDocument(Document[KeywordRow, PooledRow]):
     """`keywords.json`."""
@@ -105,9 +110,12 @@ def pooled(rows: Sequence[KeywordRow]) -> Iterator[PooledRow]:
 
 def _finished(rows: Sequence[KeywordRow]) -> list[KeywordRow]:
     """Rows without those of the speaker that a run was stopped at."""
-    sizes = Counter((row.clips, row.bits, row.speaker, row.draw) for row in rows)
-    most = {clips: max(size for key, size in sizes.items() if key[0] == clips) for clips, *_ in sizes}
-    return [row for row in rows if sizes[row.clips, row.bits, row.speaker, row.draw] == most[row.clips]]
+    kinds = {row.key: (row.clips, row.bits is None) for row in rows}
+    sizes = Counter((kinds[row.key], row.bits, row.speaker, row.draw) for row in rows)
+    most = {kind: max(size for (own, *_), size in sizes.items() if own == kind) for kind in kinds.values()}
+    return [
+        row for row in rows if sizes[kinds[row.key], row.bits, row.speaker, row.draw] == most[kinds[row.key]]
+    ]
 
 
 def _compared(group: _Group, other: _Group) -> str | None:
@@ -115,7 +123,9 @@ def _compared(group: _Group, other: _Group) -> str | None:
     ours, theirs = next(iter(group.values())), next(iter(other.values()))
     if ours.source != "own" or ours.bits != theirs.bits:
         return None
-    if theirs.source == "none" or (theirs.source != "own" and theirs.condition == ours.condition):
+    if theirs.source == "none" and theirs.method == ours.method:
+        return "none"
+    if theirs.source in ("other", "mix") and theirs.condition == ours.condition:
         return theirs.source
     if ours.method == "auto" and theirs.source == "own" and theirs.clips == ours.clips:
         return f"myqasr {theirs.order}" if theirs.method == "myqasr" else None

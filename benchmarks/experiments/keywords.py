@@ -3,6 +3,8 @@
     bitvox reproduce keywords
 
 Arabic commands of twenty speakers, each judged by the reference model that was never taught that speaker.
+Widths of the default method are those that it finds on the speakers that were taught, so that sources differ
+in the rounding, at equal bytes; myQASR, whose rounding looks at no recording, allocates by each source.
 Of a speaker's ten takes of each keyword five are kept to calibrate from and five to judge on, one in each
 draw: no clip is on both sides. Draws are measured one after the other, so that a run that is stopped has all
 speakers in every draw that it finished.
@@ -15,11 +17,13 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from bitvox.benchmarks.dataset import Dataset, Utterance, read_dataset
 from bitvox.benchmarks.experiments.experiment import Options
+from bitvox.benchmarks.experiments.fixed_widths import FixedWidths
 from bitvox.benchmarks.experiments.judge import Judge
 from bitvox.benchmarks.experiments.keyword_rows import KeywordRow, KeywordsDocument, Source, pooled
 from bitvox.benchmarks.experiments.provenance import commit, provenance
@@ -28,6 +32,7 @@ from bitvox.benchmarks.experiments.speech import COMMANDS, by_speaker, described
 from bitvox.benchmarks.reference_model.train_keywords import Half, taught_speakers
 from bitvox.compiler.frontend.audio import Clip, read_clip
 from bitvox.compiler.passes.bytes import average_bits
+from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import InputError
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest, Order
@@ -56,12 +61,14 @@ class Setting:
 
     Attributes:
         strangers: Checkpoint -> recordings of the speakers that it was never taught.
+        generic: Checkpoint -> recordings of speakers that it was, for the default method's widths.
         bits: Averages whose bytes are the budgets.
         draws: Number of clips to calibrate with -> draws of calibration and judged clips, at most `takes`.
         takes: Of each keyword and speaker that are judged on; the others calibrate.
     """
 
     strangers: Mapping[str, Dataset]
+    generic: Mapping[str, Sequence[Utterance]]
     bits: tuple[float, ...] = BITS
     draws: Mapping[int, int] = field(default_factory=lambda: DRAWS)
     takes: int = TAKES
@@ -95,9 +102,11 @@ def calibration_clips(
     """`count` clips to calibrate for a speaker with.
 
     `other` is one other speaker of the same model's strangers, another one in each draw; `mix` takes in turn
-    from that half of the strangers that the speaker is not in. Without a source the clips are the speaker's
-    own, which nothing that is measured looks at.
+    from that half of the strangers that the speaker is not in. There are none
+    without a source.
     """
+    if source == "none":
+        return ()
     names = list(drawn)
     place = names.index(speaker)
     if source == "mix":
@@ -109,16 +118,24 @@ def calibration_clips(
 
 
 @dataclass(frozen=True)
+class _Model:
+    """What is judged on the clips of a draw; an order is one of myQASR that looks at clips."""
+
+    draw: int
+    bits: float | None
+    method: Literal["full precision", "auto", "myqasr"]
+    order: Order | None = None
+
+
+@dataclass(frozen=True)
 class _Wanted:
     """A cell before it is measured."""
 
     key: str
     speaker: str
-    draw: int
     source: Source
     clips: tuple[Utterance, ...]
-    bits: float | None
-    request: CompileRequest | None
+    model: _Model
 
 
 def keywords(
@@ -126,7 +143,7 @@ def keywords(
 ) -> KeywordsDocument:
     """Measure every cell that the file does not have."""
     store = default_store()
-    benches = [Bench(model, dataset, setting, store) for model, dataset in setting.strangers.items()]
+    benches = [Bench(model, setting, store) for model in setting.strangers]
     names = " and ".join(setting.strangers)
     data = {f"judged on, {model}": described(dataset) for model, dataset in setting.strangers.items()}
     fingerprint = cell_key(models=[bench.voice.model.fingerprint for bench in benches])
@@ -155,58 +172,73 @@ def keywords(
 
 
 class Bench:
-    """One model, its strangers, and what its bundles take."""
+    """One model and its strangers."""
 
-    def __init__(self, model: str, dataset: Dataset, setting: Setting, store: FileStore) -> None:
+    def __init__(self, model: str, setting: Setting, store: FileStore) -> None:
         self.setting, self.store = setting, store
-        self.speakers = by_speaker(dataset)
-        # Only sizes are taken from this voice: budgets are the same whoever calibrates.
-        audio = next(iter(self._drawn(0).values())).calibration[0].path
-        self.base = CompileRequest(model, audio=audio, activations="dynamic", seed=SEED)
-        self.voice: Voice = read_voice(self.base, store, no_progress)
-        sized = Judge(self.voice, Dataset(dataset.origin, ()), store)
-        ladder = sized.ladder(self.base)
-        self.budgets = {bits: sized.budget(self.base, ladder, bits) for bits in setting.bits}
-        self._judges: dict[tuple[str, int], Judge] = {}
+        self.speakers = by_speaker(setting.strangers[model])
+        generic = setting.generic[model]
+        self.base = CompileRequest(model, audio=generic[0].path, activations="dynamic", seed=SEED)
+        voice = read_voice(self.base, store, no_progress)
+        self.voice = replace(voice, calibration=tuple(self._clip(voice, one) for one in generic))
+        self._generic = [_name(one) for one in generic]
+        self._draw: tuple[int, Judge, FixedWidths] | None = None
 
     def wanted(self, count: int, draw: int, bits: float) -> Iterator[_Wanted]:
         """The cells of a budget in a draw, those that need no clips among them."""
         drawn = self._drawn(draw)
         for speaker in drawn:
-            yield self._cell(drawn, speaker, draw, "none", 0, None, None)
-            yield self._cell(drawn, speaker, draw, "none", 0, bits, self._data_free(draw, bits))
-            for source, request in itertools.product(_SOURCES, self._methods()):
-                asked = replace(request, budget=self.budgets[bits])
-                yield self._cell(drawn, speaker, draw, source, count, bits, asked)
+            yield self._cell(drawn, speaker, "none", 0, _Model(draw, None, "full precision"))
+            for method in ("auto", "myqasr"):
+                yield self._cell(drawn, speaker, "none", 0, _Model(draw, bits, method))
+            for source in _SOURCES:
+                yield self._cell(drawn, speaker, source, count, _Model(draw, bits, "auto"))
+                for order in _ORDERS:
+                    yield self._cell(drawn, speaker, source, count, _Model(draw, bits, "myqasr", order))
 
     def row(self, one: _Wanted) -> KeywordRow:
         """A finished cell."""
-        judge = self.judge(one.speaker, one.draw).calibrated_on([self._clip(clip) for clip in one.clips])
-        fields = {
-            "key": one.key,
-            "commit": commit(),
-            "speaker": one.speaker,
-            "draw": one.draw,
-            "source": one.source,
-            "bits": one.bits,
-            "clips": len(one.clips) if one.source != "none" else 0,
-        }
-        if one.request is None:
-            heard = judge.hear(self.voice.model.module)
-        else:
-            plan, module = judge.quantised(one.request)
-            heard = judge.hear(module)
-            fields |= {
-                "method": one.request.method,
-                "order": one.request.order if one.request.method == "myqasr" else None,
-                "bytes": plan.total_bytes,
-                "average_bits": round(average_bits(self.voice.model, plan), 4),
-            }
-        wrong = judge.count(heard.texts).errors
-        return KeywordRow.model_validate(
-            fields
-            | {"right": "".join("0" if error else "1" for error in wrong), "divergence": heard.divergence}
+        judge, widths = self.judged(one.model.draw)
+        bytes_, bits, module = 0, 32.0, self.voice.model.module
+        if one.model.bits is not None:
+            plan, module = self._quantised(judge, widths, one.model.bits, one)
+            bytes_, bits = plan.total_bytes, round(average_bits(self.voice.model, plan), 4)
+        utterances = judge.judged.utterances
+        part = judge.only([at for at, said in enumerate(utterances) if said.speaker == one.speaker])
+        heard = part.hear(module)
+        return KeywordRow(
+            key=one.key,
+            commit=commit(),
+            speaker=one.speaker,
+            draw=one.model.draw,
+            source=one.source,
+            clips=len(one.clips),
+            method=one.model.method,
+            order=one.model.order,
+            bits=one.model.bits,
+            bytes=bytes_,
+            average_bits=bits,
+            right="".join("0" if error else "1" for error in part.count(heard.texts).errors),
+            divergence=heard.divergence,
         )
+
+    def judged(self, draw: int) -> tuple[Judge, FixedWidths]:
+        """The judge of all clips of a draw, and the default method's widths; those of the last are kept."""
+        if self._draw is None or self._draw[0] != draw:
+            clips = tuple(one for drawn in self._drawn(draw).values() for one in drawn.judged)
+            judge = Judge(self.voice, Dataset(clips[0].path.parent, clips), self.store)
+            self._draw = draw, judge, FixedWidths(judge, self.base)
+        return self._draw[1:]
+
+    def _quantised(
+        self, judge: Judge, widths: FixedWidths, bits: float, one: _Wanted
+    ) -> tuple[QuantPlan, torch.nn.Module]:
+        clips = [self._clip(self.voice, clip) for clip in one.clips] or None
+        if one.model.order is None or clips is None:
+            return widths.model("auto" if one.model.method == "auto" else "myqasr", bits, clips)
+        budget = widths.plan(bits).budget
+        request = replace(self.base, method="myqasr", order=one.model.order, budget=budget)
+        return judge.calibrated_on(clips).quantised(request)
 
     def _drawn(self, draw: int) -> dict[str, Drawn]:
         return {
@@ -214,47 +246,24 @@ class Bench:
             for speaker, spoken in self.speakers.items()
         }
 
-    def _data_free(self, draw: int, bits: float) -> CompileRequest:
-        """A plan that no recording has a say in: bits in an order drawn by seed, rounding to nearest."""
-        return replace(
-            self.base, method="myqasr", order="shuffled", seed=SEED + draw, budget=self.budgets[bits]
-        )
-
-    def _methods(self) -> Iterator[CompileRequest]:
-        yield replace(self.base, method="auto")
-        for order in _ORDERS:
-            yield replace(self.base, method="myqasr", order=order)
-
     def _cell(
-        self,
-        drawn: Mapping[str, Drawn],
-        speaker: str,
-        draw: int,
-        source: Source,
-        count: int,
-        bits: float | None,
-        request: CompileRequest | None,
+        self, drawn: Mapping[str, Drawn], speaker: str, source: Source, count: int, model: _Model
     ) -> _Wanted:
-        clips = calibration_clips(drawn, speaker, source, draw, count or 1)
+        clips = calibration_clips(drawn, speaker, source, model.draw, count)
         key = cell_key(
             fingerprint=self.voice.model.fingerprint,
-            request=request and replace(request, audio=None),
+            base=replace(self.base, audio=None),
+            model=(model.bits, model.method, model.order),
+            generic=self._generic,
             source=source,
             calibration=[_name(clip) for clip in clips],
             judged=[_name(clip) for clip in drawn[speaker].judged],
         )
-        return _Wanted(key, speaker, draw, source, clips, bits, request)
+        return _Wanted(key, speaker, source, clips, model)
 
-    def judge(self, speaker: str, draw: int) -> Judge:
-        """The judge of a speaker's clips of a draw; those of one draw are kept."""
-        if (speaker, draw) not in self._judges:
-            self._judges = {place: judge for place, judge in self._judges.items() if place[1] == draw}
-            judged = self._drawn(draw)[speaker].judged
-            self._judges[speaker, draw] = Judge(self.voice, Dataset(judged[0].path, judged), self.store)
-        return self._judges[speaker, draw]
-
-    def _clip(self, utterance: Utterance) -> Clip:
-        return read_clip(utterance.path, self.voice.model.processor.sampling_rate)
+    @staticmethod
+    def _clip(voice: Voice, utterance: Utterance) -> Clip:
+        return read_clip(utterance.path, voice.model.processor.sampling_rate)
 
 
 def _name(clip: Utterance) -> str:
@@ -265,13 +274,16 @@ def measure(options: Options, progress: Progress) -> KeywordsDocument:
     """`bitvox reproduce keywords`; a limit is one on the speakers of each model."""
     table = speech_folder() / COMMANDS / "manifest.csv"
     everyone = read_dataset(table)
-    names = sorted(by_speaker(everyone))
+    spoken = by_speaker(everyone)
+    names = sorted(spoken)
     if options.limit == 1:
         raise InputError("limit 1: a speaker is compared with others; keep 2 or more of each model")
-    strangers = {}
+    strangers, generic = {}, {}
     for model, half in MODELS.items():
-        kept = [name for name in names if name not in taught_speakers(names, half)][: options.limit]
-        spoken = tuple(one for one in everyone.utterances if one.speaker in kept)
-        strangers[model] = Dataset(table, spoken)
+        taught = taught_speakers(names, half)
+        kept = [name for name in names if name not in taught][: options.limit]
+        strangers[model] = Dataset(table, tuple(one for name in kept for one in spoken[name]))
+        # A keyword each, so that no clip is like another.
+        generic[model] = [spoken[name][11 * place] for place, name in enumerate(taught)]
     torch.set_num_threads(1)
-    return keywords(options.out, Setting(strangers), progress, options.arguments)
+    return keywords(options.out, Setting(strangers, generic), progress, options.arguments)

@@ -26,10 +26,11 @@ def section(path: Path) -> str:
             origin(document.provenance, document.rows),
             f"Arabic keywords of {full.speakers} speakers, each judged by the model that was never taught "
             "that speaker, on one clip of each keyword a draw; no clip that calibrates is judged on. `other` "
-            "is one other stranger to the model, another one in each draw; `mix` takes the clips of all "
-            "other strangers in turn; `none` needs no recording: widths in an order drawn by seed, rounding "
-            "to nearest. A budget is the size of the bundle with that many bits a weight; activations are "
-            "8-bit, ranged at each call.",
+            "is one other stranger to the model, another one in each draw; `mix` takes from half of the "
+            "other strangers in turn. Widths of `auto` are those found on speakers who were taught, so that "
+            "sources differ in the rounding, and with `none` it is to nearest; myQASR's widths are found on "
+            "the source, and with `none` in an order drawn by seed. A budget is the size of the bundle with "
+            "that many bits a weight; activations are 8-bit, ranged at each call.",
             f"Full precision: {percent(full.accuracy)} % right of {count(full.judged)} clips in "
             f"{full.draws} draw{'s' if full.draws > 1 else ''} (interval of Clopper and Pearson, as in the "
             f"table; resampling speakers it is {percent(full.clustered)}).",
@@ -70,8 +71,8 @@ def _accuracies(found: Sequence[PooledRow]) -> str:
 def _same(found: Sequence[PooledRow], row: PooledRow, source: str) -> PooledRow | None:
     """The row of another source that goes with one of the speaker's own."""
     for one in found:
-        free = source == "none" or (one.clips, one.method, one.order) == (row.clips, row.method, row.order)
-        if one.source == source and one.bits == row.bits and free:
+        alike = one.method == row.method if source == "none" else one.condition == row.condition
+        if one.source == source and one.bits == row.bits and alike:
             return one
     return None
 
