@@ -2,7 +2,7 @@
 
 A program is lowered once for a model, with a placeholder of 64 bytes where the packed weight of a site will
 be. A plan then costs no lowering: its weights and scales are put in their places and the file is serialised
-anew. Both directions go through ExecuTorch's own serialiser.
+anew. Both directions go through ExecuTorch's own serialiser; what it repeats is then shared.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary,
 from executorch.exir.schema import Buffer, Double, EValue, ExecutionPlan, Int, KernelCall, Tensor
 
 from bitvox.exporters.executorch.compact import compacted
+from bitvox.exporters.executorch.sharing import shared
 
 # Packed weights are computed on where they lie; their kernels read whole cache lines.
 ALIGNMENT = 64
@@ -57,9 +58,11 @@ class Program:
 
     def to_bytes(self) -> bytes:
         """The bytes of a `.pte` file, the same for the same program."""
-        return bytes(
-            serialize_pte_binary(
-                self.file, extract_delegate_segments=True, constant_tensor_alignment=ALIGNMENT
+        return shared(
+            bytes(
+                serialize_pte_binary(
+                    self.file, extract_delegate_segments=True, constant_tensor_alignment=ALIGNMENT
+                )
             )
         )
 

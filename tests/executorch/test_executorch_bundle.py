@@ -22,12 +22,14 @@ pytest.importorskip("executorch", reason="the extra 'executorch' is not installe
 if not library.library_path().is_file():
     pytest.skip(f"{library.library_path()} is not built (make setup)", allow_module_level=True)
 
+from executorch.exir._serialize._program import serialize_pte_binary
 from executorch.exir.schema import Double, Int, String
 
 from bitvox.exporters.executorch import exporter, session
 from bitvox.exporters.executorch.audit import DELEGATE, kernels_reached
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, MARGIN_SECONDS, even_windows, windows
 from bitvox.exporters.executorch.program import PackedConstant, Program, kernel_calls
+from bitvox.exporters.executorch.sharing import shared
 from bitvox.exporters.executorch.skeleton import shipped_program, traced_skeleton, usual_forms
 from bitvox.exporters.onnx.resident import resident_weight
 from bitvox.progress import no_progress
@@ -131,6 +133,14 @@ def test_equal_constants_are_in_a_method_once(compiled: bitvox.CompileReport) ->
             if isinstance(value.val, Int | Double | String) and position not in written
         ]
         assert len(constants) == len(set(constants))
+
+
+def test_a_shared_description_is_smaller_and_says_the_same(compiled: bitvox.CompileReport) -> None:
+    file = Program.read((compiled.out / MODEL).read_bytes()).file
+    repeated = bytes(serialize_pte_binary(file, extract_delegate_segments=True))
+    smaller = shared(repeated)
+    assert len(smaller) < len(repeated) - 20_000
+    assert Program.read(smaller).file == Program.read(repeated).file
 
 
 def test_logits_are_those_of_the_quantised_model_at_any_length(
