@@ -23,7 +23,7 @@ from bitvox.benchmarks.experiments.contrasts import Contrast, Pair, Told, contra
 from bitvox.benchmarks.experiments.experiment import Options, Split
 from bitvox.benchmarks.experiments.fixed_widths import FixedWidths, Method
 from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
-from bitvox.benchmarks.experiments.people import Person, first_seconds, read_people
+from bitvox.benchmarks.experiments.people import Person, first_seconds, generic_recordings, read_people
 from bitvox.benchmarks.experiments.provenance import provenance
 from bitvox.benchmarks.experiments.results import Document, Notebook, cell_key
 from bitvox.benchmarks.experiments.speech import AN4, SPEECHOCEAN, gather, speech_folder
@@ -38,7 +38,6 @@ Source = Literal["f", "m", "both", "none"]
 
 # Recordings of each speaker that judge: what separates calibration sets is between speakers, not within.
 JUDGED = {AN4: 6, SPEECHOCEAN: 1}
-_GENERIC_CLIPS = 42
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def gender(
 ) -> GenderDocument:
     """Measure every row that the file does not have."""
     with tempfile.TemporaryDirectory() as scratch:
-        audio = gather(_generic(setting), Path(scratch) / "clips")
+        audio = gather(generic_recordings(setting.people), Path(scratch) / "clips")
         base = CompileRequest(setting.model, audio=audio, activations="dynamic", seed=SEED)
         store = default_store()
         voice = read_voice(base, store, no_progress)
@@ -143,18 +142,6 @@ def _judged(setting: Setting, corpus: str) -> Dataset:
     return Dataset(Path(corpus), tuple(found))
 
 
-def _generic(setting: Setting) -> list[Utterance]:
-    """Training recordings of all data sets, which widths are found on."""
-    every = [
-        utterance
-        for people in setting.people.values()
-        for person in people
-        if person.split == "train"
-        for utterance in person.utterances
-    ]
-    return random.Random(SEED).sample(every, min(_GENERIC_CLIPS, len(every)))
-
-
 def calibration(setting: Setting, corpus: str, source: str, draw: int) -> list[Utterance]:
     """Recordings of training speakers in the order of a draw; of both genders in turn."""
     sides = []
@@ -174,7 +161,7 @@ def _key(setting: Setting, fingerprint: str, judged: Dataset, cell: _Cell) -> st
         fingerprint=fingerprint,
         cell=cell,
         seconds=setting.seconds,
-        generic=[utterance.path.name for utterance in _generic(setting)],
+        generic=[utterance.path.name for utterance in generic_recordings(setting.people)],
         judged=[utterance.path.name for utterance in judged.utterances],
     )
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitvox.benchmarks.dataset import Utterance
 from bitvox.compiler.frontend.audio import Clip, read_clip
+
+# A quarter is kept to judge agreement with; 32 calibrate.
+_GENERIC_CLIPS = 42
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,18 @@ def read_people(speech: Path, corpus: str) -> list[Person]:
         )
         for speaker, rows in sorted(spoken.items())
     ]
+
+
+def generic_recordings(people: Mapping[str, Sequence[Person]]) -> list[Utterance]:
+    """Training recordings of all data sets, which widths are found on; the same in every experiment."""
+    spoken = [
+        utterance
+        for some in people.values()
+        for person in some
+        if person.split == "train"
+        for utterance in person.utterances
+    ]
+    return random.Random(0).sample(spoken, min(_GENERIC_CLIPS, len(spoken)))
 
 
 def first_seconds(utterances: Sequence[Utterance], seconds: float, rate: int, least: int) -> tuple[Clip, ...]:

@@ -22,7 +22,7 @@ from bitvox.benchmarks.dataset import Dataset, Utterance
 from bitvox.benchmarks.experiments.experiment import Options, Split
 from bitvox.benchmarks.experiments.fixed_widths import FixedWidths
 from bitvox.benchmarks.experiments.judge import Judge
-from bitvox.benchmarks.experiments.people import Person, first_seconds, read_people
+from bitvox.benchmarks.experiments.people import Person, first_seconds, generic_recordings, read_people
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import Notebook, cell_key
 from bitvox.benchmarks.experiments.speaker_rows import Arm, Source, SpeakerRow, SpeakersDocument, contrasts
@@ -41,7 +41,6 @@ SHARES = (0.25, 0.5, 0.75)
 # Most speakers of each gender and age group, and most recordings of a half that judge.
 _SPEAKERS = {AN4: 7, SPEECHOCEAN: 4}
 _RECORDINGS = 6
-_GENERIC_CLIPS = 42
 
 
 ARMS = (
@@ -190,8 +189,7 @@ class _Bench:
     def __init__(self, setting: Setting, scratch: Path) -> None:
         self.setting = setting
         self.judged = {corpus: chosen_people(setting, corpus) for corpus in setting.people}
-        every = [u for corpus in setting.people for u in self._training(corpus, "widths")]
-        generic = random.Random(SEED).sample(every, min(_GENERIC_CLIPS, len(every)))
+        generic = generic_recordings(setting.people)
         audio = gather(generic, scratch / "clips")
         self._base = CompileRequest(setting.model, audio=audio, activations="dynamic", seed=SEED)
         self._store = default_store()
