@@ -13,7 +13,7 @@ help:
 	@echo "make reference-model  train the reference CTC model again (hours)"
 	@echo "make reference-whisper  train the reference encoder-decoder again (hours)"
 	@echo "make reference-keywords  train the two reference keyword models again (an hour and a half)"
-	@echo "make reference-languages  train the classifier of the experiment on languages (half an hour; needs espeak-ng)"
+	@echo "make reference-languages  train the classifier of the experiment on languages (25 minutes; needs espeak-ng)"
 
 setup: $(READY)
 
@@ -55,7 +55,7 @@ reference-keywords: $(READY)
 reference-languages: $(READY)
 	$(PY) -m bitvox.benchmarks.reference_model.make_languages --out build/reference-languages/data
 	$(PY) -m bitvox.benchmarks.reference_model.train_languages --data build/reference-languages/data \
-		--out build/reference-languages --hours 0.45
+		--out build/reference-languages --hours 0.38
 
 clean:
 	rm -rf $(VENV) build demo
