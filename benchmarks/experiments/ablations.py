@@ -33,13 +33,17 @@ def variants(model: str) -> tuple[Variant, ...]:
     """Every variant; draw by draw where there are several."""
     repaired = CompileRequest(model, method="myqasr", tier="default", activations="dynamic")
     paper = replace(repaired, tier="paper", activations="static")
-    found: list[Variant] = []
-    for request in (repaired, paper):
-        tight, wide = _BUDGETS[request.tier]
-        found += _choices(request, tight)
-        found += _orders(request, wide)
-    each = Variant(_CHOICES, "unit: q, k and v apart", paper, _BUDGETS["paper"][0], by_layer=True)
-    return (*found, each, *_clips(paper, _BUDGETS["paper"][0]))
+    (tight, wide), (paper_tight, paper_wide) = _BUDGETS["default"], _BUDGETS["paper"]
+    return (
+        *_choices(paper, paper_tight),
+        Variant(_CHOICES, "unit: q, k and v apart", paper, paper_tight, by_layer=True),
+        *_choices(repaired, tight),
+        *_orders(paper, paper_wide),
+        *_orders(repaired, wide),
+        *_calibrations(paper, paper_tight),
+        *_calibrations(repaired, tight),
+        *_clips(paper, paper_tight),
+    )
 
 
 def _choices(request: CompileRequest, bits: float) -> Iterator[Variant]:
@@ -50,6 +54,9 @@ def _choices(request: CompileRequest, bits: float) -> Iterator[Variant]:
     for seed in range(_SHUFFLES):
         shuffled = replace(request, order="shuffled", seed=seed)
         yield Variant(_CHOICES, f"order: shuffled {seed + 1}", shuffled, bits)
+
+
+def _calibrations(request: CompileRequest, bits: float) -> Iterator[Variant]:
     yield Variant(_CHOICES, "calibration: cosine", replace(request, calibration="cosine"), bits)
     yield Variant(_CHOICES, "calibration: hessian", replace(request, calibration="hessian"), bits)
 

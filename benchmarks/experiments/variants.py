@@ -144,7 +144,8 @@ def measure_variants(
     train = read_split(speech, AN4, "train")
     judged = stratified(read_split(speech, AN4, options.split), options.limit, SEED)
     with tempfile.TemporaryDirectory() as scratch, single_threaded():
-        base = CompileRequest(options.model, audio=gather(train.utterances[:4], Path(scratch) / "clips"))
+        audio = gather(train.utterances[:4], Path(scratch) / "clips")
+        base = CompileRequest(options.model, audio=audio, method="uniform", activations="dynamic")
         judge = Judge(read_voice(base, default_store(), no_progress), judged, default_store())
         data = {
             AN4: f"{options.split}: {described(judged)}",
