@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.errors import InputError
 
@@ -39,6 +40,13 @@ class FunctionProcessor(Processor):
     features_by: str | None
     decode_by: str
     logits_per_frame: int
+
+    def check(self, options: DecodingOptions) -> None:
+        """Raise InputError, one line, where a function cannot be had, or the options ask for a search."""
+        super().check(options)
+        for name in (self.features_by, self.decode_by):
+            if name is not None:
+                function_named(name)
 
     @property
     def outputs(self) -> int:

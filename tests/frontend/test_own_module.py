@@ -113,6 +113,12 @@ def test_a_bundle_runs_where_there_is_no_torch(model: bitvox.SpeechModel, tmp_pa
     assert trusted.stdout.strip() == ours, trusted.stderr
     refused = _run(program, path, tmp_path)
     assert "set BITVOX_TRUST=own_front_end" in refused.stderr.splitlines()[-1]
+    command = (
+        "import sys; from bitvox.cli import main; sys.argv[1:] = 'transcribe', 'bundle', 'voice'; main()"
+    )
+    once = _run(command, path, tmp_path)
+    assert (once.returncode, once.stdout) == (2, "")
+    assert once.stderr.count("BITVOX_TRUST") == 1
 
 
 def _run(program: str, env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
