@@ -108,6 +108,8 @@ def test_every_source_and_method_once(
     page = report_keywords.section(out)
     assert page.count("| 2 | auto | 3 bits |") == 2
     assert "Full precision:" in page
+    report_keywords.figure(out, tmp_path / "found.svg")
+    assert "myqasr, descending, 2 clips" in (tmp_path / "found.svg").read_text()
 
 
 def _names(row: object) -> tuple[object, ...]:

@@ -76,6 +76,8 @@ def test_every_pair_of_languages_once(
 
     page = report_languages.section(out)
     assert page.count("| judged on | de | ja | pl | none | full precision |") == 2
+    report_languages.figure(out, tmp_path / "found.svg")
+    assert "other languages" in (tmp_path / "found.svg").read_text()
     assert "nobody speaks here" not in page  # which is said of the recipe's own voices alone
 
 
