@@ -10,10 +10,12 @@ five languages, on synthetic voices, that `make reference-languages` makes.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ import torch
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, read_dataset
 from bitvox.benchmarks.experiments.experiment import MODEL, Options
+from bitvox.benchmarks.experiments.fixed_widths import FixedWidths, Method
 from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
 from bitvox.benchmarks.experiments.provenance import provenance
 from bitvox.benchmarks.experiments.results import (
@@ -33,18 +36,23 @@ from bitvox.benchmarks.experiments.results import (
     cell_key,
 )
 from bitvox.benchmarks.experiments.speech import described, draw_clips, stratified
-from bitvox.compiler.frontend.audio import read_clip
+from bitvox.compiler.frontend.audio import Clip, read_clip
+from bitvox.compiler.passes.bytes import average_bits
 from bitvox.errors import InputError
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest
 from bitvox.store import default_store
-from bitvox.voice import read_voice
+from bitvox.voice import Voice, read_voice
 
 BITS = (2.5, 3.0)
 CLIPS = 10
 JUDGED = 60
 SEED = 0
 
+# Clips of each language for the default method's widths.
+GENERIC = 2
+
+_METHODS: tuple[Method, ...] = ("auto", "myqasr")
 _MADE = Path("build") / "reference-languages"
 
 # Written without spaces between words, or with spaces that writers differ about: characters are counted.
@@ -106,35 +114,26 @@ def languages(
     """Measure every row that the file does not have."""
     store = default_store()
     first = next(iter(setting.languages.values()))
-    # Only sizes are taken from this voice: budgets are the same whoever calibrates.
-    base = CompileRequest(setting.model, audio=first.calibration[0].path, activations="dynamic", seed=SEED)
+    # Of equal parts of each language: what the default method's widths are found on.
+    generic = [one for language in setting.languages.values() for one in language.calibration[:GENERIC]]
+    base = CompileRequest(setting.model, audio=generic[0].path, activations="dynamic", seed=SEED)
     judged = tuple(one for language in setting.languages.values() for one in language.judged.utterances)
-    judge = Judge(read_voice(base, store, no_progress), Dataset(first.judged.origin, judged), store)
+    voice = read_voice(base, store, no_progress)
+    voice = replace(voice, calibration=tuple(_clips(voice, generic)))
+    judge = Judge(voice, Dataset(first.judged.origin, judged), store)
+    widths = FixedWidths(judge, base)
     data = {code: described(language.judged) for code, language in setting.languages.items()}
     data["calibration"] = f"{len(first.calibration)} clips of a language, of other speakers"
-    fingerprint = judge.voice.model.fingerprint
-    notebook = Notebook(
-        out,
-        LanguagesDocument,
-        "languages",
-        provenance("languages", arguments, setting.model, fingerprint, data),
-    )
-    ladder = judge.ladder(base)
-    budgets = {bits: judge.budget(base, ladder, bits) for bits in setting.bits}
-    wanted = [
-        (_key(setting, fingerprint, request, code), bits, request, code)
-        for bits, request, code in _cells(base, setting, budgets)
-    ]
-    keys = [key for key, *_ in wanted]
+    found = provenance("languages", arguments, setting.model, voice.model.fingerprint, data)
+    notebook = Notebook(out, LanguagesDocument, "languages", found)
+    wanted = list(_cells(setting))
+    keys = [_key(setting, voice.model.fingerprint, cell) for cell in wanted]
     notebook.keep(keys)
-    rate = judge.voice.model.processor.sampling_rate
     try:
-        for number, (key, bits, request, code) in enumerate(wanted):
+        for number, (key, cell) in enumerate(zip(keys, wanted, strict=True)):
             progress("languages", number, len(wanted))
             if notebook.get(key) is None:
-                spoken = setting.languages[code].calibration if code else first.calibration
-                here = judge.calibrated_on([read_clip(one.path, rate) for one in spoken])
-                notebook.add(here.row(LanguageRow, key, bits, request, calibrated_on=code))
+                notebook.add(_row(judge, widths, setting, cell, key))
         progress("languages", len(wanted), len(wanted))
     finally:  # what is finished can be read, however the run ends
         rows = [row for key in keys if (row := notebook.get(key)) is not None]
@@ -143,27 +142,52 @@ def languages(
     return document
 
 
-def _cells(
-    base: CompileRequest, setting: Setting, budgets: Mapping[float, int]
-) -> Iterator[tuple[float | None, CompileRequest | None, str | None]]:
-    yield None, None, None
-    for bits in setting.bits:
-        at = replace(base, budget=budgets[bits])
-        # Bits in an order drawn by seed and rounding to nearest: no recording has a say in it.
-        yield bits, replace(at, method="myqasr", order="shuffled"), None
-        for request in (replace(at, method="auto"), replace(at, method="myqasr")):
-            for code in setting.languages:
-                yield bits, request, code
+@dataclass(frozen=True)
+class _Cell:
+    """A model before it is made; without bits that of full precision, without a language on nothing."""
+
+    method: Literal["full precision", "auto", "myqasr"]
+    bits: float | None = None
+    language: str | None = None
 
 
-def _key(setting: Setting, fingerprint: str, request: CompileRequest | None, code: str | None) -> str:
-    spoken = setting.languages[code].calibration if code else ()
+def _cells(setting: Setting) -> Iterator[_Cell]:
+    yield _Cell("full precision")
+    for bits, method in itertools.product(setting.bits, _METHODS):
+        for language in (None, *setting.languages):
+            yield _Cell(method, bits, language)
+
+
+def _row(judge: Judge, widths: FixedWidths, setting: Setting, cell: _Cell, key: str) -> LanguageRow:
+    if cell.bits is None or cell.method == "full precision":
+        return judge.scored(LanguageRow, judge.voice.model.module, key=key, method=cell.method)
+    spoken = setting.languages[cell.language].calibration if cell.language else ()
+    plan, module = widths.model(cell.method, cell.bits, _clips(judge.voice, spoken) or None)
+    return judge.scored(
+        LanguageRow,
+        module,
+        key=key,
+        method=cell.method,
+        bits=cell.bits,
+        budget=plan.budget,
+        bytes=plan.total_bytes,
+        average_bits=round(average_bits(judge.voice.model, plan), 4),
+        plan=plan.method,
+        calibrated_on=cell.language,
+    )
+
+
+def _clips(voice: Voice, spoken: Sequence[Utterance]) -> list[Clip]:
+    return [read_clip(one.path, voice.model.processor.sampling_rate) for one in spoken]
+
+
+def _key(setting: Setting, fingerprint: str, cell: _Cell) -> str:
     return cell_key(
         fingerprint=fingerprint,
-        request=request and replace(request, audio=None),
-        calibration=[code, *(one.path.name for one in spoken)],
-        judged=[
-            [code, *(one.path.name for one in language.judged.utterances)]
+        cell=(cell.method, cell.bits, cell.language),
+        settings=(SEED, GENERIC),
+        clips=[
+            [code, [one.path.name for one in (*language.calibration, *language.judged.utterances)]]
             for code, language in setting.languages.items()
         ],
     )
@@ -172,19 +196,12 @@ def _key(setting: Setting, fingerprint: str, request: CompileRequest | None, cod
 def _matrices(judge: Judge, setting: Setting, rows: Sequence[LanguageRow]) -> Iterator[Matrix]:
     """Of every method and budget that all languages have calibrated."""
     full = next((row for row in rows if row.bits is None), None)
-    for bits in setting.bits:
-        free = [row for row in rows if row.bits == bits and row.calibrated_on is None]
-        for method in ("auto", "myqasr"):
-            here = {
-                row.calibrated_on: row
-                for row in rows
-                if (row.bits, row.method) == (bits, method) and row.calibrated_on is not None
-            }
-            if full is not None and list(here) == list(setting.languages):
-                named = {code or "": row for code, row in here.items()}
-                yield _Comparison(judge, setting, named).matrix(
-                    method, bits, {**named, "none": free[0], "full precision": full}
-                )
+    for bits, method in itertools.product(setting.bits, _METHODS):
+        here = {row.calibrated_on or "none": row for row in rows if (row.bits, row.method) == (bits, method)}
+        if full is not None and set(here) == {"none", *setting.languages}:
+            own = {code: here[code] for code in setting.languages}
+            columns = {**own, "none": here["none"], "full precision": full}
+            yield _Comparison(judge, setting, own).matrix(method, bits, columns)
 
 
 class _Comparison:

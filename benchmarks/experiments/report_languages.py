@@ -21,9 +21,11 @@ def section(path: Path) -> str:
         "## Languages",
         origin(document.provenance, document.rows),
         "Rows of a matrix are the languages judged, columns those calibrated on, with equal clips of other "
-        "speakers; `none` needs no recording: widths in an order drawn by seed, rounding to nearest. Error "
-        "rates in percent (of a classifier the share of wrong labels; of languages written without spaces, "
-        "characters). Activations are 8-bit, ranged at each call.",
+        "speakers. Widths of `auto` are those found on clips of all languages, so that columns differ in the "
+        "rounding, and with `none` it is to nearest; myQASR's widths are found on the language, and with "
+        "`none` in an order drawn by seed. Error rates in percent (of a classifier the share of wrong "
+        "labels; of languages written without spaces, characters). Activations are 8-bit, ranged at each "
+        "call.",
         _scope(document),
         "Over all languages judged, calibrated on the language itself and on the others (mean); intervals "
         "resample speakers:",
