@@ -58,11 +58,10 @@ class Setting:
     arms: tuple[tuple[Method, float], ...] = (
         ("auto", 2.5),
         ("myqasr", 2.5),
-        ("auto", 3.0),
-        ("myqasr", 3.0),
-        ("auto", 2.2),
         ("auto", 4.0),
         ("myqasr", 4.0),
+        ("auto", 3.0),
+        ("myqasr", 3.0),
     )
     draws: int = 5
     seconds: float = 30.0

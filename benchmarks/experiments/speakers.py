@@ -39,18 +39,16 @@ DRAWS = 5
 SHARES = (0.25, 0.5, 0.75)
 
 # Most speakers of each gender and age group, and most recordings of a half that judge.
-_SPEAKERS = {AN4: 7, SPEECHOCEAN: 4}
+_SPEAKERS = {AN4: 7, SPEECHOCEAN: 3}
 _RECORDINGS = 6
 
 
 ARMS = (
     Arm("auto", 2.5, 10.0, SHARES),
     Arm("myqasr", 2.5, 10.0),
-    Arm("auto", 3.0, 10.0),
-    Arm("myqasr", 3.0, 10.0),
-    Arm("auto", 2.2, 10.0),
-    Arm("auto", 2.5, 40.0, SHARES),
     Arm("auto", 4.0, 10.0),
+    Arm("myqasr", 4.0, 10.0),
+    Arm("auto", 2.5, 40.0, (0.5,)),
 )
 
 
