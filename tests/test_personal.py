@@ -41,14 +41,16 @@ def request_(tmp_path: Path) -> CompileRequest:
 
 
 def test_a_mixed_bundle_says_so(request_: CompileRequest, tmp_path: Path) -> None:
-    mixed = compile_bundle(replace(request_, own_share=0.5, out=tmp_path / "out"))
-    assert "own_share=0.5" in mixed.plan.method
-    manifest = Bundle.open(mixed.out).manifest
+    shared = replace(request_, own_share=0.5)
+    report = compile_bundle(replace(shared, activations="static", out=tmp_path / "out"))
+    assert "own_share=0.5" in report.plan.method
+    assert report.bytes <= request_.budget
+    manifest = Bundle.open(report.out).manifest
     assert len(manifest.calibrated_on) == 5 + 3  # a quarter of six, rounded down, judges
     alone = make_plan(replace(request_, generic=None))
-    all_own = make_plan(replace(request_, own_share=1.0))
+    mixed, all_own = make_plan(shared), make_plan(replace(request_, own_share=1.0))
     assert [entry.costs for entry in all_own.sites] == [entry.costs for entry in alone.sites]
-    assert [entry.costs for entry in mixed.plan.sites] != [entry.costs for entry in alone.sites]
+    assert [entry.costs for entry in mixed.sites] != [entry.costs for entry in alone.sites]
 
 
 def test_the_share_is_chosen_on_clips_that_judge_nothing(request_: CompileRequest) -> None:
