@@ -1,4 +1,4 @@
-"""Models that read features through ExecuTorch: each width at every site, clips of any length."""
+"""Families through ExecuTorch: each width at every site; of those that read features, clips of any length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoder_decoders import DECODERS
 
+from bitvox.benchmarks.experiments.supported import WAYS
 from bitvox.compiler.frontend.session import run_model
 from bitvox.compiler.lowering.packed import lower
 from bitvox.compiler.passes.base import PassContext
@@ -18,7 +20,7 @@ from bitvox.compiler.passes.start import start_plan
 from bitvox.exporters.runner import open_session
 from bitvox.runtime_kernels.adapters.executorch import library
 from support import PackedCosts, noise_clips
-from tiny_families import tiny_family
+from tiny_families import TINY, tiny_family
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
 if not library.library_path().is_file():
@@ -35,6 +37,10 @@ from bitvox.exporters.executorch.session import ExecutorchSession
 # the classifier of one window. Lowering takes tens of seconds each.
 NAMES = ("bert-adapter", "parakeet", "spectrogram")
 
+# Of the readers of the waveform.
+WAVEFORM = ("wav2vec2", "hubert")
+KERNELS = {"bitvox::linear", "bitvox::conv1d", "bitvox::wave_conv1d"}
+
 
 @functools.cache
 def skeleton(name: str) -> bytes:
@@ -50,7 +56,13 @@ def plan_at(name: str, bits: int, activations: Activations, kernels: Kernels = "
     return CalibratePass("min-max").run(context, plan)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_lists_what_is_walked() -> None:
+    walked = {TINY[name].architecture for name in (*NAMES, *WAVEFORM)}
+    decoders = {tiny.reference.__name__ for tiny in DECODERS.values()}
+    assert walked == set(WAYS["executorch"].architectures) - decoders
+
+
+@pytest.mark.parametrize("name", (*NAMES, *WAVEFORM))
 def test_every_width_agrees_at_every_site(tmp_path: Path, name: str) -> None:
     model = tiny_family(name)
     for bits in WIDTHS:
@@ -61,7 +73,7 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str) -> None:
             report = exporter.prove(model, packed, written, samples, allow_float=False)
             assert list(report.parity.difference) == [site.name for site in model.sites]
             assert report.parity.worst[1] < 1e-3
-            assert set(report.kernels.values()) <= {"bitvox::linear", "bitvox::conv1d"}
+            assert set(report.kernels.values()) <= KERNELS
 
 
 @pytest.mark.parametrize("name", NAMES)
