@@ -68,14 +68,14 @@ def _rounded(
 
 
 def planned_bytes(voice: Voice, plan: QuantPlan) -> int:
-    """Size of the bundle that `plan` leads to, by writing its model files to a scratch folder.
+    """Size of the bundle that `plan` leads to, by writing files of its size to a scratch folder.
 
     Sizes depend on widths and forms only, so that ranges that are not calibrated yet may be left out, and
     codes are those nearest whatever the plan says.
     """
     nearest = plan.replace(sites=tuple(entry.replace(rounding="nearest") for entry in plan.sites))
     with tempfile.TemporaryDirectory() as scratch:
-        written = voice.exporter.write_model(voice.skeleton, lower(voice.model, nearest), Path(scratch))
+        written = voice.exporter.size_model(voice.skeleton, lower(voice.model, nearest), Path(scratch))
         kernels = {site.name: voice.exporter.longest_kernel(site, plan) for site in voice.model.sites}
         worst = Agreement(clips=9999, seconds=9999.123, word_error_rate=100.123456, identical=0.123456)
         manifest = _describe(voice, plan, written, kernels, worst)

@@ -93,6 +93,10 @@ class Exporter(Protocol):
         """Write the model files into an existing folder; the same inputs give the same bytes."""
         ...
 
+    def size_model(self, skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenModel:
+        """Write files of the sizes that `write_model` gives them, which need not run."""
+        ...
+
     def prove(
         self,
         model: SpeechModel,

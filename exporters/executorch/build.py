@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from bitvox.compiler.passes.plan import SitePlan
 from bitvox.exporters.executorch.graph import SiteForm, packed_forms
 from bitvox.exporters.executorch.program import PackedConstant, Program
 from bitvox.exporters.executorch.session import MODEL_NAME
-from bitvox.exporters.executorch.skeleton import shipped_program
+from bitvox.exporters.executorch.skeleton import shipped_program, sized_program
 from bitvox.exporters.onnx.resident import resident_weight
 
 
@@ -50,13 +50,27 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
         packed: Weights of every site, in the order of `SpeechModel.sites`.
         folder: Existing folder.
     """
+    return _write(skeleton, packed, folder, shipped_program)
+
+
+def size_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenModel:
+    """Write a file of the size that `write_model` gives it; one of stock kernels does not run."""
+    return _write(skeleton, packed, folder, sized_program)
+
+
+def _write(
+    skeleton: bytes,
+    packed: PackedModel,
+    folder: Path,
+    program_of: Callable[[bytes, Sequence[SiteForm]], Program],
+) -> WrittenModel:
     forms = packed_forms(packed)
     constants = {
         index: _constant(stored.weight, packed.plan.site(stored.site.name))
         for index, stored in enumerate(packed.sites)
         if isinstance(stored.weight, PackedTensor) and forms[index].is_operator
     }
-    program = shipped_program(skeleton, forms).filled(constants)
+    program = program_of(skeleton, forms).filled(constants)
     path = folder / MODEL_NAME
     path.write_bytes(program.to_bytes())
     return WrittenModel(path, program, skeleton, forms, constants)

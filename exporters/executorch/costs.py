@@ -15,8 +15,9 @@ from bitvox.exporters.onnx.resident import aligned, resident_bytes
 class ExecutorchCosts:
     """Bytes of a bundle for the ExecuTorch target (a `ByteCosts`).
 
-    A packed weight is a constant of the program and nothing else changes with it, so that its size is exact.
-    `corrected` takes in the manifest, and what a plan with other forms than the usual adds.
+    A packed weight is a constant of the program, codes and scales of XNNPACK's own are data of the file, and
+    nothing else changes with them, so that their size is exact. `corrected` takes in the manifest, and what a
+    plan with other forms than the usual adds.
     """
 
     def __init__(self, model: SpeechModel, skeleton: bytes, kernels: Kernels) -> None:
@@ -44,7 +45,8 @@ class ExecutorchCosts:
             return 4 * site.weights
         if self._kernels == "packed":
             return aligned(resident_bytes(site, bits))
-        codes = site.weights // 2 if bits == 4 else site.weights
+        row = site.weights // site.channels
+        codes = site.channels * (-(-row // 2) if bits == 4 else row)
         return _segment(codes) + _segment(4 * site.channels)
 
 

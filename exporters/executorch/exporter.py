@@ -16,7 +16,7 @@ from bitvox.errors import RequestError
 from bitvox.exporters.executorch import toolchain  # noqa: F401 # isort: skip
 from bitvox.exporters.executorch import stock
 from bitvox.exporters.executorch.audit import in_float, kernels_reached, longest_kernel
-from bitvox.exporters.executorch.build import WrittenModel, write_model
+from bitvox.exporters.executorch.build import WrittenModel, size_model, write_model
 from bitvox.exporters.executorch.costs import ExecutorchCosts
 from bitvox.exporters.executorch.framing import method_lengths
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
@@ -33,6 +33,7 @@ __all__ = [
     "longest_kernel",
     "prove",
     "settle",
+    "size_model",
     "write_model",
 ]
 

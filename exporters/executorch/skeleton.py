@@ -30,6 +30,7 @@ from bitvox.exporters.executorch.lengths import method_name
 from bitvox.exporters.executorch.lowering import Lowered, lower
 from bitvox.exporters.executorch.program import Program, joined
 from bitvox.exporters.executorch.session import MINIMUM, PER_FRAME, RATE
+from bitvox.exporters.executorch.stock_sizes import structure, with_weights_of
 
 # XNNPACK sets memory aside for the longest input that a graph was exported for, when it is loaded, and takes
 # more when it meets a longer one.
@@ -125,6 +126,16 @@ def shipped_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Program:
         return Program.read(*stored) if stored else _lower_shipped(skeleton, forms)
 
     return _remembered(("shipped", _hash(skeleton), _key(forms)), make)
+
+
+def sized_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Program:
+    """A program as large as `shipped_program`, that need not run: lowered once for all widths of a plan."""
+    if not any(form.stock for form in forms):
+        return shipped_program(skeleton, forms)
+    base, lowered = _remembered(
+        ("sized", _hash(skeleton), structure(forms)), lambda: (forms, shipped_program(skeleton, forms))
+    )
+    return with_weights_of(forms, lowered, base) or shipped_program(skeleton, forms)
 
 
 def compared_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
