@@ -17,6 +17,7 @@ import typer
 
 from bitvox.commands import compiling, inspecting, judging, reproducing, running
 from bitvox.commands.output import print_failure
+from bitvox.disk import no_room
 from bitvox.errors import BitvoxError
 
 app = typer.Typer(
@@ -94,8 +95,8 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         return _usage(error)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"{error.filename or 'output'}: the disk is full; free some space", 1)
+        if fault := no_room(error):
+            return _fail(f"{error.filename or 'output'}: {fault}; free some space", 1)
         if error.filename is None:
             raise
         return _fail(f"{error.filename}: {error.strerror}", 2)

@@ -52,5 +52,12 @@ def default_store() -> FileStore:
     named = os.environ.get("BITVOX_CACHE")
     if named:
         return FileStore(Path(named))
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return FileStore(Path(base) / "bitvox")
+    base = os.environ.get("XDG_CACHE_HOME")
+    return FileStore((Path(base) if base else _home() / ".cache") / "bitvox")
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user without a name, as in some containers: nothing is kept
+        return Path(os.devnull)

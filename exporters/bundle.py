@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import glob
 import os
@@ -15,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from bitvox.disk import no_room
 from bitvox.errors import InputError, RequestError
 from bitvox.exporters.manifest import MANIFEST_NAME, FileEntry, Manifest
-from bitvox.sizes import format_size
 
 _Filled = TypeVar("_Filled")
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDY = "copy the bundle or compile it again"
+
+# What a disk must have left for it to be worth the work: no model's bundle is smaller.
+_LEAST_FREE = 65_536
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,27 @@ def folder_bytes(folder: Path) -> int:
 
 
 def check_output(out: Path) -> None:
-    """Raise InputError when no bundle can be written at `out`; call it before any work is done.
+    """Raise when no bundle can be written at `out`; call it before any work is done, and it leaves nothing.
 
     A folder that holds anything but one bundle is never touched.
+
+    Raises InputError where the place is taken or cannot be written, RequestError where the disk is full.
     """
+    _require_free(out)
+    with _disk_may_be_full(out), _temporary_sibling(_resolved(out)) as folder:
+        # A place may let folders be made and yet hold no file.
+        (folder / MANIFEST_NAME).write_bytes(bytes(_LEAST_FREE))
+
+
+def _resolved(out: Path) -> Path:
+    return Path(os.path.realpath(out))  # `Path.resolve` raises where links lead in a circle
+
+
+def _require_free(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file is there; name a folder for the bundle")
     if out.is_dir() and any(out.iterdir()):
         _require_replaceable(out)
-    ancestor = out.absolute().parent
-    while not ancestor.exists():
-        ancestor = ancestor.parent
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-        raise InputError(f"{out}: cannot write below {ancestor}; choose another --out")
 
 
 def write_atomically(out: Path, fill: Callable[[Path], _Filled]) -> _Filled:
@@ -106,22 +115,26 @@ def write_atomically(out: Path, fill: Callable[[Path], _Filled]) -> _Filled:
     Raises InputError as `check_output` does and RequestError when the disk is full. On any exception, Ctrl-C
     included, what was at `out` is as it was and nothing else is left.
     """
-    out = out.resolve()
-    check_output(out)
+    out = _resolved(out)
+    _require_free(out)
     _clean_up(out)
-    with _temporary_sibling(out) as folder:
-        try:
-            filled = fill(folder)
-            _sync(folder)
+    with _disk_may_be_full(out), _temporary_sibling(out) as folder:
+        filled = fill(folder)
+        _sync(folder)
+        with _in_turn(out.parent):
             _replace(out, folder)
-        except Exception as error:
-            if _disk_is_full(error):
-                written = format_size(folder_bytes(folder))
-                raise RequestError(
-                    f"{out}: the disk is full (after {written}): free some space or choose another --out"
-                ) from error
-            raise
     return filled
+
+
+@contextmanager
+def _disk_may_be_full(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        fault = no_room(error)
+        if fault:
+            raise RequestError(f"{out}: {fault}; free some space or choose another --out") from error
+        raise
 
 
 def _require_replaceable(out: Path) -> None:
@@ -168,24 +181,40 @@ def _temporary_sibling(out: Path) -> Iterator[Path]:
     made = [parent for parent in out.parents if not parent.exists()]
     try:
         try:
-            folder.mkdir(parents=True)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with _in_turn(out.parent):  # or another could take it for abandoned before it is locked
+                folder.mkdir()
+                lock = _locked(folder)
         except OSError as error:
-            raise InputError(f"{out}: cannot write there: {error.strerror}") from error
-        with _locked(folder):
+            place = next(parent for parent in out.parents if parent.exists())
+            raise InputError(
+                f"{out}: cannot write below {place}: {error.strerror}; choose another --out"
+            ) from error
+        try:
             yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
     finally:
         _remove_empty(made)
 
 
+def _locked(folder: Path) -> int:
+    """A handle of a folder, whose lock is held until it is closed, where the file system has locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = os.open(folder, os.O_RDONLY)
+def _in_turn(folder: Path) -> Iterator[None]:
+    """One process at a time, so that none finds another's replacement half done."""
+    handle = _locked(folder)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        os.close(handle)
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
@@ -197,6 +226,19 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 def _clean_up(out: Path) -> None:
     """Remove the temporaries of killed runs, known by their free lock; undo a half-done replacement."""
+    if not out.parent.is_dir():
+        return
+    with _in_turn(out.parent):
+        _remove_abandoned(out)
+        aside = _aside(out)
+        if aside.is_dir():
+            if out.exists():
+                shutil.rmtree(aside)
+            else:
+                aside.rename(out)
+
+
+def _remove_abandoned(out: Path) -> None:
     for folder in out.parent.glob(glob.escape(_partial_prefix(out)) + "*"):
         try:
             lock = os.open(folder, os.O_RDONLY)
@@ -205,16 +247,10 @@ def _clean_up(out: Path) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
+        except OSError:  # its owner lives, or nobody can tell
             continue
         finally:
             os.close(lock)
-    aside = _aside(out)
-    if aside.is_dir():
-        if out.exists():
-            shutil.rmtree(aside)
-        else:
-            aside.rename(out)
 
 
 def _sync(folder: Path) -> None:
@@ -238,11 +274,3 @@ def _replace(out: Path, folder: Path) -> None:
             aside.rename(out)
         raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

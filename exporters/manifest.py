@@ -132,7 +132,7 @@ class Manifest(_Schema):
     def from_json(cls, text: str, origin: str) -> Manifest:
         """The manifest in a text; `origin` names the file in errors.
 
-        Raises InputError, one line, when it is damaged, comes from a newer bitvox, or breaks the schema.
+        Raises InputError, one line, when it is damaged, comes from another bitvox, or breaks the schema.
         """
         document = _parse(text, origin)
         version = document.get("format")
@@ -144,6 +144,11 @@ class Manifest(_Schema):
         stated = document.pop("digest", None)
         if stated != _digest(document):
             raise InputError(f"{origin}: damaged (its checksum does not match); {_REMEDY}")
+        if version != FORMAT:
+            raise InputError(
+                f"{origin}: was written by an older bitvox (format {version}), "
+                f"this one reads {FORMAT}: compile it again"
+            )
         try:
             return cls.model_validate(document)
         except ValidationError as error:

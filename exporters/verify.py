@@ -58,6 +58,9 @@ def _missing_operators(bundle: Bundle) -> list[str]:
     if missing and bundle.manifest.plan.get("kernels") == "packed":
         try:
             target.require_kernels("packed")
+            findings.append(
+                "the operator library here is of another version: install bitvox again to build it anew"
+            )
         except InputError as error:
             findings.append(str(error))
     return findings

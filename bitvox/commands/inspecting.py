@@ -94,6 +94,10 @@ def read_ledger(subject: str) -> Ledger:
         return _bundle_ledger(path)
     if path.is_file():
         return _plan_file_ledger(path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise InputError(
+            f"{subject}: neither a bundle (it has no {MANIFEST_NAME}) nor a checkpoint (no config.json)"
+        )
     return _checkpoint_ledger(subject)
 
 

@@ -18,7 +18,7 @@ from bitvox.compiler.passes.plan import Kernels
 from bitvox.errors import InputError
 from bitvox.exporters.executorch.lengths import MARGIN_SECONDS, even_windows, method_rows, windows
 from bitvox.exporters.executorch.quiet import quiet
-from bitvox.runtime_kernels.adapters.executorch.library import NAMESPACE, load_library
+from bitvox.runtime_kernels.adapters.executorch.library import NAMESPACE, library_path, load_library
 
 try:
     with quiet():
@@ -125,16 +125,16 @@ def open_session(folder: Path, num_threads: int) -> ExecutorchSession:
         try:
             portable_lib._unsafe_reset_threadpool(num_threads)
             module = portable_lib._load_for_executorch(str(path))
-            methods = {
-                length: name for name in module.method_names() if (length := method_rows(name)) is not None
-            }
-            rate, minimum, per_frame = (
-                int(module.run_method(name, ())[0]) for name in (RATE, MINIMUM, PER_FRAME)
-            )
+            names, numbers = module.method_names(), (RATE, MINIMUM, PER_FRAME)
+            methods = {length: name for name in names if (length := method_rows(name)) is not None}
+            if not methods or not set(numbers) <= set(names):
+                raise InputError(
+                    f"{path}: has methods {', '.join(sorted(names))}, which are not those of this bitvox; "
+                    "compile the bundle again"
+                )
+            rate, minimum, per_frame = (int(module.run_method(name, ())[0]) for name in numbers)
         except RuntimeError as error:
             raise InputError(f"{path}: ExecuTorch refuses it: {told.reason(error)}") from error
-    if not methods:
-        raise InputError(f"{path}: has methods {module.method_names()}; a bundle's are named by their length")
     session = ExecutorchSession(path, module, methods, rate, minimum, per_frame)
     # A method is loaded when it first runs: let what is missing be missing now. Two frames tell a classifier.
     shortest = methods[min(methods)]
@@ -192,7 +192,10 @@ class _Told(io.StringIO):
         """The first line that says what went wrong, or else the error itself."""
         lines = [line.strip() for line in self.getvalue().splitlines()]
         telling = [line for line in lines if line and not line.startswith(_NOISE)]
-        return telling[0][:300] if telling else " ".join(str(error).split())[:300]
+        reason = telling[0][:300] if telling else " ".join(str(error).split())[:300]
+        if NAMESPACE in reason:  # the library was loaded, so it is of another version
+            return f"{reason}; {library_path()} lacks it: install bitvox again to build it anew"
+        return reason
 
 
 # Sources that report how they count processors.

@@ -111,4 +111,7 @@ def _return_freed_memory() -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300]
+    if f"{library.DOMAIN}:" in reason:  # the library was registered, so it is of another version
+        return f"{reason}; {library.library_path()} lacks it: install bitvox again to build it anew"
+    return reason

@@ -156,15 +156,23 @@ def test_a_failed_write_leaves_what_was_there(bundle_folder: Path, error: BaseEx
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_full_disk_is_one_line(tmp_path: Path, wrapped: bool) -> None:
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EFBIG, "a file would be larger than is allowed there"),
+    ],
+)
+def test_a_full_disk_is_one_line(tmp_path: Path, wrapped: bool, code: int, fault: str) -> None:
     def fill(folder: Path) -> None:
         (folder / "half").write_text("x" * 2000)
-        full = OSError(errno.ENOSPC, "No space left on device")
+        full = OSError(code, "what the system calls it")
         if wrapped:
             raise RuntimeError("writer failed") from full
         raise full
 
-    with pytest.raises(RequestError, match=r"the disk is full \(after 2\.00 kB\)"):
+    with pytest.raises(RequestError, match=f"out: {fault}; free some space"):
         write_atomically(tmp_path / "out", fill)
     assert listing(tmp_path) == []
 
@@ -180,6 +188,7 @@ def test_folders_that_are_not_a_bundle_are_never_touched(bundle_folder: Path, tm
         (bundle_folder, r"holds notes\.txt, which is not part"),
         (tmp_path / "file", "a file is there"),
         (tmp_path / "file" / "below", "cannot write below"),
+        (Path("/proc/bitvox/model"), "cannot write below /proc"),
     ):
         with pytest.raises(InputError, match=complaint):
             check_output(place)
@@ -187,6 +196,20 @@ def test_folders_that_are_not_a_bundle_are_never_touched(bundle_folder: Path, tm
             write_atomically(place, write_tone_model)
     assert (thesis / "chapter1.txt").read_text() == "years of work"
     assert listing(tmp_path) == ["file", "model", "thesis"]
+
+
+def test_a_place_without_room_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder can be made, its files cannot."""
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RequestError, match=r"out: the disk is full; free some space"):
+        check_output(tmp_path / "new" / "out")
+    assert listing(tmp_path) == []
 
 
 def test_new_parents_and_empty_folders_are_fine(tmp_path: Path) -> None:
@@ -208,11 +231,50 @@ def test_a_failed_write_removes_the_folders_that_it_made(tmp_path: Path, error: 
     assert listing(tmp_path / "there") == []
 
 
+def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(InputError, match="cannot write below"):
+        check_output(tmp_path / "a" / "model")
+
+
 def test_a_link_to_a_bundle_stays_a_link(bundle_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bundle_folder, target_is_directory=True)
     write_tone_bundle(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert verify(tmp_path / "link") == []
+
+
+REPLACING = """
+import sys
+from pathlib import Path
+from bitvox.exporters.bundle import write_atomically
+def fill(folder):
+    (folder / "bitvox.json").write_text("{}")
+print("ready", flush=True)
+sys.stdin.readline()
+from bitvox.exporters import bundle
+bundle._require_free = lambda out: None  # what is there is always one of theirs
+for _ in range(200):
+    write_atomically(Path(sys.argv[1]), fill)
+"""
+
+
+def test_writers_of_one_bundle_take_turns(tmp_path: Path) -> None:
+    """Each finds the other's temporaries and its half-done replacements, and leaves them alone."""
+    command = [sys.executable, "-c", REPLACING, str(tmp_path / "model")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    writers = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        _, errors = writer.communicate(timeout=60)
+        assert writer.returncode == 0, errors
+    assert listing(tmp_path) == ["model"]
 
 
 KILLED = """

@@ -65,6 +65,12 @@ def test_a_newer_format_asks_for_an_upgrade(manifest: Manifest) -> None:
         Manifest.from_json(json.dumps(document), "x")
 
 
+def test_an_older_format_asks_for_another_compile(manifest: Manifest) -> None:
+    text = manifest.model_copy(update={"format": 0}).to_json()
+    with pytest.raises(InputError, match=r"older bitvox \(format 0\), this one reads 1: compile it again"):
+        Manifest.from_json(text, "x")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", "[" * 100_000, '{"format": "1"}'])
 def test_what_is_no_manifest_is_one_line(text: str) -> None:
     with pytest.raises(InputError, match=r"^x: ") as caught:
