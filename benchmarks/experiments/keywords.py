@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,16 +43,28 @@ SEED = 0
 TAKES = 5
 """Of a speaker's takes of a keyword, those that are judged on: one in each draw."""
 
-DRAWS = {5: 5, 20: 1}
-"""Number of clips to calibrate with -> draws: five clips as in the paper, and what more of them change."""
-
-# In the order in which they are measured.
-BITS = (2.2, 3.0, 2.5, 4.0, 8.0)
-
 MODELS: dict[str, Half] = {"reference-keywords": "first", "reference-keywords-swapped": "second"}
 
 _SOURCES: tuple[Source, ...] = ("own", "other", "mix")
 _ORDERS: tuple[Order, ...] = ("ascending", "descending")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Models of some budgets (bits a weight), calibrated with that many clips, in some draws."""
+
+    clips: int
+    bits: tuple[float, ...]
+    draws: tuple[int, ...]
+
+
+# In the order in which they are measured: five clips as in the paper at every budget, and what more of them
+# change; then the draws that tell chance from the speaker.
+ARMS = (
+    Arm(5, (2.2, 3.0, 2.5, 4.0, 8.0), (0,)),
+    Arm(20, (2.2, 3.0), (0,)),
+    Arm(5, (2.2, 3.0), (1, 2, 3, 4)),
+)
 
 
 @dataclass(frozen=True)
@@ -62,15 +74,13 @@ class Setting:
     Attributes:
         strangers: Checkpoint -> recordings of the speakers that it was never taught.
         generic: Checkpoint -> recordings of speakers that it was, for the default method's widths.
-        bits: Averages whose bytes are the budgets.
-        draws: Number of clips to calibrate with -> draws of calibration and judged clips, at most `takes`.
+        arms: What is measured, in this order; draws are below `takes`.
         takes: Of each keyword and speaker that are judged on; the others calibrate.
     """
 
     strangers: Mapping[str, Dataset]
     generic: Mapping[str, Sequence[Utterance]]
-    bits: tuple[float, ...] = BITS
-    draws: Mapping[int, int] = field(default_factory=lambda: DRAWS)
+    arms: tuple[Arm, ...] = ARMS
     takes: int = TAKES
 
 
@@ -151,9 +161,9 @@ def keywords(
     notebook = Notebook(out, KeywordsDocument, "keywords", found)
     wanted = [
         (bench, one)
-        for count, draws in setting.draws.items()
-        for draw, bits, bench in itertools.product(range(draws), setting.bits, benches)
-        for one in bench.wanted(count, draw, bits)
+        for arm in setting.arms
+        for draw, bits, bench in itertools.product(arm.draws, arm.bits, benches)
+        for one in bench.wanted(arm.clips, draw, bits)
     ]
     # What needs no clip is the same whatever their number.
     keys = list(dict.fromkeys(one.key for _, one in wanted))

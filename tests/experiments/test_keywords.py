@@ -39,8 +39,7 @@ def setting(strangers: Dataset, tmp_path_factory: pytest.TempPathFactory) -> key
     return keywords.Setting(
         {str(checkpoint): Dataset(strangers.origin, two)},
         {str(checkpoint): [one for one in strangers.utterances if one.speaker == "cem"][:3]},
-        bits=(3.0,),
-        draws={2: 1},
+        arms=(keywords.Arm(2, (3.0,), (0,)),),
         takes=TAKES - 2,
     )
 
