@@ -7,6 +7,7 @@ but sums is kept: no activation outlives its clip.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -232,12 +233,9 @@ def _seen(context: PassContext, groups: Sequence[tuple[Site, ...]], stage: str) 
     """H of what the groups read in these clips alone."""
     firsts = [group[0] for group in groups]
     found = {site.share_group: InputMoments(site, len(context.clips)) for site in firsts}
-    with _reading(context.model.module, firsts, found):
-        for _, inputs in clip_inputs(context, stage):
-            try:
-                context.model.module(*inputs)
-            except _Reached:
-                continue
+    for _, inputs in clip_inputs(context, stage):  # an encoder-decoder runs to make them, and is not read
+        with _reading(context.model.module, firsts, found), contextlib.suppress(_Reached):
+            context.model.module(*inputs)
     for site in firsts:
         if not found[site.share_group].finite:
             raise InputError(f"site {site.name}: its inputs are not finite on the calibration clips")
