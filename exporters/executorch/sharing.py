@@ -41,11 +41,13 @@ def shared(program: bytes) -> bytes:
 _ALIGNMENT = 16  # no field of a program asks for more once constants and delegates are segments
 
 
-class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
+class _SharingBuilder(flatbuffers.Builder):
     """Takes back what it just wrote where the same is there already.
 
     Children are written before what refers to them, so equal parts have equal fields and equal targets.
     """
+
+    current_vtable: Any
 
     def __init__(self) -> None:
         super().__init__(1 << 16)
