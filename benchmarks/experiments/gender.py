@@ -94,9 +94,10 @@ def gender(
             f"{setting.split} speakers judge; train speakers calibrate, {setting.seconds:g} s a set"
             for corpus, one in judged.items()
         }
+        cells = list(_cells(setting))
+        data["rows planned"] = str(len(cells))
         found = provenance("gender", arguments, setting.model, voice.model.fingerprint, data)
         notebook = Notebook(out, GenderDocument, f"gender_{setting.split}", found)
-        cells = list(_cells(setting))
         keys = [_key(setting, voice.model.fingerprint, judged[cell[0]], cell) for cell in cells]
         notebook.keep(keys)
         judges: dict[str, tuple[Judge, FixedWidths]] = {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bitvox.benchmarks.experiments.contrasts import Contrast
 from bitvox.benchmarks.experiments.figures import Line, Panel
+from bitvox.benchmarks.experiments.results import Provenance
 from bitvox.benchmarks.experiments.tables import excludes_zero, listed, points, table
 
 EXPLAINED = (
@@ -70,12 +71,18 @@ def verdict(found: Sequence[Contrast], what: str, against: str) -> str:
         null = len(rates) - down - up
         parts.append(f"{name} lower by more than chance in {down}, higher in {up}, undecided in {null}")
     words = [one.detectable_words for one in some if one.detectable_words is not None]
-    least = (
-        f"; differences of {min(words):.1f} to {max(words):.1f} points of WER would have been found"
-        if words
-        else ""
-    )
-    return f"{what} against {against}, {len(some)} comparisons: {listed(parts)}{least}."
+    told = f"{len(some)} comparison{'' if len(some) == 1 else 's'}"
+    least = ""
+    if words:
+        span = f"{min(words):.1f}" + (f" to {max(words):.1f}" if max(words) > min(words) else "")
+        least = f"; a difference of {span} points of WER would have been found in 80 % of trials"
+    return f"{what} against {against}, {told} without correction for so many: {listed(parts)}{least}."
+
+
+def coverage(found: Provenance, rows: int) -> str:
+    """How much of the experiment is measured, where it was stopped."""
+    planned = int(found.data["rows planned"])
+    return "" if rows == planned else f"Stopped after {rows} of {planned} rows; the same command goes on."
 
 
 def panels(found: Sequence[Contrast], people: str = "all") -> list[Panel]:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from bitvox.benchmarks.experiments.figures import draw
 from bitvox.benchmarks.experiments.gender import GenderDocument, GenderRow
-from bitvox.benchmarks.experiments.report_contrasts import EXPLAINED, contrasts_table, panels, verdict
+from bitvox.benchmarks.experiments.report_contrasts import (
+    EXPLAINED,
+    contrasts_table,
+    coverage,
+    panels,
+    verdict,
+)
 from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.tables import count, origin, table
 
@@ -15,12 +21,14 @@ from bitvox.benchmarks.experiments.tables import count, origin, table
 def section(path: Path) -> str:
     """Rates of every set, then what they say against each other."""
     document = read_document(path, GenderDocument)
+    covered = coverage(document.provenance, len(document.rows))
     split = document.experiment.removeprefix("gender_")
     verdicts = [verdict(document.summary, "The same gender", one) for one in ("other", "both", "none")]
     return "\n\n".join(
         [
             f"## Gender of the calibration clips ({split})",
             origin(document.provenance, document.rows),
+            *([covered] if covered else []),
             "A set is calibrated on women (`f`), men (`m`), both or nobody, with the same seconds, drawn "
             "anew for each of the draws. `auto` has in all of them the widths found on generic training "
             "recordings: sets differ in the rounding, at equal bytes. `myqasr` allocates anew from each set "

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from bitvox.benchmarks.experiments.contrasts import Contrast
 from bitvox.benchmarks.experiments.figures import Line, Panel, draw
-from bitvox.benchmarks.experiments.report_contrasts import EXPLAINED, contrasts_table, panels, verdict
+from bitvox.benchmarks.experiments.report_contrasts import (
+    EXPLAINED,
+    contrasts_table,
+    coverage,
+    panels,
+    verdict,
+)
 from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.speaker_rows import SpeakersDocument
 from bitvox.benchmarks.experiments.tables import excludes_zero, listed, origin, points
@@ -19,11 +25,14 @@ def section(path: Path) -> str:
     against = [one for one in document.summary if not _is_share(one)]
     shares = [one for one in document.summary if _is_share(one)]
     rivals = ("same kind", "other gender", "other age", "mix", "none")
-    verdicts = [verdict(against, "The user's own voice", rival) for rival in rivals]
+    everyone = [one for one in against if one.people == "all"]
+    verdicts = [verdict(everyone, "The user's own voice", rival) for rival in rivals]
+    covered = coverage(document.provenance, len(document.rows))
     return "\n\n".join(
         [
             f"## Speaker and age ({split})",
             origin(document.provenance, document.rows),
+            *([covered] if covered else []),
             "One half of a speaker's recordings calibrates, the other judges, then they swap; each set has "
             "the same seconds (or what there is of a speaker). `same kind`: another speaker of the same "
             "gender and age group; `mix`: training speakers in turn, five draws. Widths of `auto` are those "

@@ -92,11 +92,12 @@ def speakers(
             corpus: f"{len(chosen)} {setting.split} speakers, halves swapped"
             for corpus, chosen in bench.judged.items()
         }
-        found = provenance("speakers", arguments, setting.model, bench.voice.model.fingerprint, data)
-        notebook = Notebook(out, SpeakersDocument, f"speakers_{setting.split}", found)
         models = list(_models(setting, bench.judged))
         keys = [bench.keys(model) for model in models]
         every = [key for some in keys for key in some]
+        data["rows planned"] = str(len(every))
+        found = provenance("speakers", arguments, setting.model, bench.voice.model.fingerprint, data)
+        notebook = Notebook(out, SpeakersDocument, f"speakers_{setting.split}", found)
         notebook.keep(every)
         try:
             for number, (model, some) in enumerate(zip(models, keys, strict=True)):
@@ -160,6 +161,8 @@ def _models(setting: Setting, judged: Mapping[str, Sequence[Person]]) -> Iterato
             yield _Model(arm, corpus, ("none", "", 0), 1.0, _everyone(people, "none"))
             for draw in range(setting.draws):
                 yield _Model(arm, corpus, ("mix", str(draw), 0), 1.0, _everyone(people, "mix"))
+            if arm.shares:
+                yield _Model(arm, corpus, ("generic", "0", 0), 1.0, _everyone(people, "generic"))
             for person in people:
                 for half in (0, 1):
                     targets: list[tuple[Person, int, Source]] = [(person, 1 - half, "own")]
@@ -169,8 +172,7 @@ def _models(setting: Setting, judged: Mapping[str, Sequence[Person]]) -> Iterato
                                 targets.append((other, 1 - half, source))
                     yield _Model(arm, corpus, ("own", person.speaker, half), 1.0, tuple(targets))
     for arm in setting.arms:
-        for corpus, people in judged.items() if arm.shares else ():
-            yield _Model(arm, corpus, ("generic", "0", 0), 1.0, _everyone(people, "generic"))
+        for corpus, people in judged.items():
             for share in arm.shares:
                 for person, half, _ in _everyone(people, "own"):
                     target: tuple[Person, int, Source] = (person, 1 - half, "own")

@@ -92,7 +92,8 @@ def test_gender(
     against = [(one.against, one.people, one.pairs) for one in document.summary if one.method == "auto"]
     assert ("other", "all", 2 * 4) in against and ("none", "women", 2 * 2) in against
     page = report_gender.section(out)
-    assert "The same gender against other, 6 comparisons" in page
+    assert "The same gender against other, 6 comparisons without correction" in page
+    assert "Stopped after" not in page
     report_gender.figure(out, tmp_path / "gender.svg")
     monkeypatch.setattr(gender, "_row", lambda *words: pytest.fail("measured again"))
     assert gender.gender(out, setting).rows == document.rows
@@ -131,6 +132,7 @@ def test_speakers(
 
     kept = document.model_copy(update={"rows": document.rows[:-1]})
     out.write_text(kept.model_dump_json())
+    assert f"Stopped after {len(kept.rows)} of {len(document.rows)} rows" in report_speakers.section(out)
     made: list[object] = []
     rows_of = speakers._Bench.rows
     monkeypatch.setattr(
