@@ -14,8 +14,18 @@ EXPLAINED = (
     "which needs no transcript: how far above the other's it lies, geometric mean over speakers. Where full "
     "precision itself misses most words (speechocean762: an open vocabulary) it is the statistic to look at. "
     "`found at 80 %` is the true difference that a two-sided test at 5 % with these speakers would find in "
-    "80 % of trials: what a null result leaves open."
+    "80 % of trials: what a null result leaves open. Groups of fewer than 4 speakers are left out; nothing "
+    "is corrected for the number of comparisons."
 )
+
+
+# An interval that resamples fewer speakers says nothing.
+_FEWEST = 4
+
+
+def tellable(found: Sequence[Contrast]) -> list[Contrast]:
+    """Those with speakers enough."""
+    return [one for one in found if one.speakers >= _FEWEST]
 
 
 def contrasts_table(found: Sequence[Contrast]) -> str:
@@ -76,7 +86,7 @@ def verdict(found: Sequence[Contrast], what: str, against: str) -> str:
     if words:
         span = f"{min(words):.1f}" + (f" to {max(words):.1f}" if max(words) > min(words) else "")
         least = f"; a difference of {span} points of WER would have been found in 80 % of trials"
-    return f"{what} against {against}, {told} without correction for so many: {listed(parts)}{least}."
+    return f"{what} against {against}, {told}: {listed(parts)}{least}."
 
 
 def coverage(found: Provenance, rows: int) -> str:

@@ -12,6 +12,7 @@ from bitvox.benchmarks.experiments.report_contrasts import (
     contrasts_table,
     coverage,
     panels,
+    tellable,
     verdict,
 )
 from bitvox.benchmarks.experiments.results import read_document
@@ -23,7 +24,8 @@ def section(path: Path) -> str:
     document = read_document(path, GenderDocument)
     covered = coverage(document.provenance, len(document.rows))
     split = document.experiment.removeprefix("gender_")
-    verdicts = [verdict(document.summary, "The same gender", one) for one in ("other", "both", "none")]
+    found = tellable(document.summary)
+    verdicts = [verdict(found, "The same gender", one) for one in ("other", "both", "none")]
     return "\n\n".join(
         [
             f"## Gender of the calibration clips ({split})",
@@ -36,7 +38,7 @@ def section(path: Path) -> str:
             "myQASR's order is drawn. Activations are 8-bit, ranged at each call.",
             _rates(document.rows),
             EXPLAINED,
-            contrasts_table(document.summary),
+            contrasts_table(found),
             *(one for one in verdicts if one),
         ]
     )
@@ -44,7 +46,7 @@ def section(path: Path) -> str:
 
 def figure(path: Path, out: Path) -> None:
     """The divergence of the same gender against the others, over bits."""
-    draw(panels(read_document(path, GenderDocument).summary), out)
+    draw(panels(tellable(read_document(path, GenderDocument).summary)), out)
 
 
 def _rates(rows: Sequence[GenderRow]) -> str:

@@ -11,6 +11,7 @@ from bitvox.benchmarks.experiments.report_contrasts import (
     contrasts_table,
     coverage,
     panels,
+    tellable,
     verdict,
 )
 from bitvox.benchmarks.experiments.results import read_document
@@ -22,8 +23,9 @@ def section(path: Path) -> str:
     """The user against others, then the shares of the user beside a generic set."""
     document = read_document(path, SpeakersDocument)
     split = document.experiment.removeprefix("speakers_")
-    against = [one for one in document.summary if not _is_share(one)]
-    shares = [one for one in document.summary if _is_share(one)]
+    found = tellable(document.summary)
+    against = [one for one in found if not _is_share(one)]
+    shares = [one for one in found if _is_share(one)]
     rivals = ("same kind", "other gender", "other age", "mix", "none")
     everyone = [one for one in against if one.people == "all"]
     verdicts = [verdict(everyone, "The user's own voice", rival) for rival in rivals]
@@ -40,13 +42,19 @@ def section(path: Path) -> str:
             EXPLAINED,
             contrasts_table(against),
             *(one for one in verdicts if one),
-            "### The user's share",
-            "Second moments (1 − share) H_generic + share H_user, H_generic from 60 s of training speakers; "
-            "against the generic ones alone:",
-            contrasts_table(shares),
-            _shares_sentence(shares),
+            *(_shares(shares) if shares else ()),
         ]
     )
+
+
+def _shares(found: list[Contrast]) -> list[str]:
+    return [
+        "### The user's share",
+        "Second moments (1 − share) H_generic + share H_user, H_generic from 60 s of training speakers; "
+        "against the generic ones alone:",
+        contrasts_table(found),
+        _shares_sentence(found),
+    ]
 
 
 def _shares_sentence(found: list[Contrast]) -> str:
@@ -62,7 +70,7 @@ def _shares_sentence(found: list[Contrast]) -> str:
 
 def figure(path: Path, out: Path) -> None:
     """The user against others over bits; the divergence over the user's share."""
-    found = read_document(path, SpeakersDocument).summary
+    found = tellable(read_document(path, SpeakersDocument).summary)
     drawn = panels([one for one in found if not _is_share(one)])
     shares = [one for one in found if _is_share(one) and one.people == "all"]
     for corpus in dict.fromkeys(one.corpus for one in shares):
