@@ -8,31 +8,23 @@ about its words.
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from bitvox.benchmarks.experiments.checkpoint import conformer_large, write_random_checkpoint
 from bitvox.benchmarks.experiments.experiment import Options
+from bitvox.benchmarks.experiments.fresh_process import compile_afresh
 from bitvox.benchmarks.experiments.provenance import commit, provenance
 from bitvox.benchmarks.experiments.results import Cell, Document, Notebook, Schema, cell_key
 from bitvox.benchmarks.experiments.whisper_checkpoint import write_random_whisper
 from bitvox.benchmarks.latency import Measured, Spread, bench
 from bitvox.compiler.frontend.loading import load_model
-from bitvox.errors import RequestError
 from bitvox.exporters.bundle import Bundle
 from bitvox.exporters.onnx.exporter import export_full_precision
-from bitvox.memory import memory
 from bitvox.progress import Progress, no_progress
 from bitvox.sizes import parse_size
 
@@ -41,7 +33,6 @@ RATIO_GOAL = 0.65
 
 _SECONDS = 3.0
 _VOICE, _CLIPS = "nora", 8
-_POLL = 0.1
 
 
 @dataclass(frozen=True)
@@ -126,14 +117,6 @@ class FullSizeDocument(Document[FullSizeRow, Schema]):
     """`full_size.json`."""
 
 
-@dataclass(frozen=True)
-class _Compiled:
-    report: dict[str, Any]
-    seconds: float
-    cpu_seconds: float
-    peak_memory: int | None
-
-
 def full_size(
     out: Path,
     structures: Mapping[str, Structure],
@@ -178,7 +161,7 @@ def _measure(name: str, structure: Structure, key: str, seconds: float, progress
             "--json",
         ]
         progress(f"compile {name} in a fresh process", 0, 1)
-        compiled = _compile(command)  # before this process holds a model
+        compiled = compile_afresh(command)  # before this process holds a model
         progress(f"compile {name} in a fresh process", 1, 1)
         model = load_model(folder / "checkpoint")
         fingerprint = model.fingerprint
@@ -226,33 +209,6 @@ def _sample_voice(folder: Path) -> Path:
         name = f"{_VOICE}-{number:02d}.ogg"
         (folder / name).write_bytes((recordings / name).read_bytes())
     return folder
-
-
-def _compile(command: list[str]) -> _Compiled:
-    """Run the command line in a fresh process with nothing cached, and watch its memory."""
-    words = [sys.executable, "-c", "from bitvox.cli import main; main()", *command]
-    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as out:
-        started, computed = time.monotonic(), _children_seconds()
-        process = subprocess.Popen(words, stdout=out, env=_environment(cache))
-        peak = None
-        while process.poll() is None:
-            peak = max(filter(None, (peak, memory("VmHWM", process.pid))), default=None)
-            time.sleep(_POLL)
-        seconds = time.monotonic() - started
-        if process.returncode:
-            raise RequestError(f"bitvox compile: exit code {process.returncode} (its message is above)")
-        out.seek(0)
-        return _Compiled(json.load(out), seconds, _children_seconds() - computed, peak)
-
-
-def _children_seconds() -> float:
-    """What processes that this one started, and that have ended, have computed."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _environment(cache: str) -> dict[str, str]:
-    return {**os.environ, "BITVOX_CACHE": cache}
 
 
 def measure(options: Options, progress: Progress) -> FullSizeDocument:
