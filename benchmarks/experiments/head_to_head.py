@@ -11,16 +11,20 @@ finished are kept, so that the same command goes on where it stopped.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
+from bitvox.benchmarks.experiments.draws import PERCENT, Values, mean_rate
 from bitvox.benchmarks.experiments.experiment import Options, Split
 from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
+from bitvox.benchmarks.experiments.other_tools import TOOLS, Tool
 from bitvox.benchmarks.experiments.provenance import provenance
 from bitvox.benchmarks.experiments.results import Document, Notebook, Rate, Schema, cell_key
 from bitvox.benchmarks.experiments.speech import (
@@ -32,15 +36,20 @@ from bitvox.benchmarks.experiments.speech import (
     speech_folder,
     stratified,
 )
+from bitvox.compiler.frontend.audio import Clip
+from bitvox.compiler.passes.plan import Calibration
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest, Order
-from bitvox.store import default_store
+from bitvox.store import FileStore, default_store
 from bitvox.voice import read_voice
 
-BITS = (2.2, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+BITS = (2.5, 3.0, 3.5, 4.0, 2.2, 5.0, 6.0, 8.0)
+DRAWN_BITS = (2.5, 3.0, 3.5, 4.0)
+DRAWS = 5
 SEED = 0
 
 _ORDERS: tuple[Order, ...] = ("ascending", "descending")
+_CALIBRATIONS: tuple[Calibration, ...] = ("cosine", "min-max")
 
 # A quarter is kept to judge agreement with; 32 calibrate.
 _CALIBRATION_CLIPS = 42
@@ -52,36 +61,78 @@ class Setting:
 
     Attributes:
         model: Checkpoint.
-        calibration: Recordings that every row is calibrated with.
+        draws: Recordings that rows are calibrated with; all with the first, some with the others too.
         judged: What rows are judged on.
         split: Whose speakers those are.
         bits: Averages whose bytes are the budgets, in the order in which they are measured.
+        drawn_bits: Those that the default method and myQASR are measured at for every draw.
+        tools: Other tools, each at the bytes that it takes.
     """
 
     model: str
-    calibration: tuple[Utterance, ...]
+    draws: tuple[tuple[Utterance, ...], ...]
     judged: Dataset
     split: Split = "dev"
     bits: tuple[float, ...] = BITS
+    drawn_bits: tuple[float, ...] = DRAWN_BITS
+    tools: tuple[Tool, ...] = TOOLS
+
+
+class HeadRow(JudgedRow):
+    """One method at one budget.
+
+    Attributes:
+        tier: Of the quantiser; None where a tool brings its own.
+        draw: Number of the calibration clips' draw.
+    """
+
+    tier: str | None = None
+    draw: int = 0
 
 
 class Comparison(Schema):
     """The default method against myQASR with rounding to nearest, at one budget.
 
     Attributes:
-        best: Order and calibration of the myQASR row with the fewest errors here: chosen in its favour.
-        difference: Word error rate of `auto` minus its, in points, paired over speakers.
-        share: WER increase of `auto` over full precision as a share of its; None where it has none.
+        best: Order and calibration of the myQASR rows with the fewest errors here: chosen in its favour.
+        draws: Calibration draws that both have.
+        increase: WER of `auto` minus that of full precision, in points; `theirs`: that of myQASR.
+        difference: WER of `auto` minus that of myQASR.
+        half: Increase of `auto` minus half of that of myQASR.
+        share: The one as a share of the other; None where myQASR has none.
+        bytes_share: Bytes of the smallest `auto` row that makes no more errors than myQASR here, as a share
+            of myQASR's; None where there is none.
     """
 
     bits: float
     best: str
+    draws: int
+    increase: Rate
+    theirs: Rate
     difference: Rate
+    half: Rate
     share: float | None
+    bytes_share: float | None
 
 
-class HeadDocument(Document[JudgedRow, Comparison]):
+class HeadDocument(Document[HeadRow, Comparison]):
     """`head_to_head_dev.json` and `head_to_head_test.json`."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One row to be: a request, a tool, or full precision."""
+
+    bits: float | None = None
+    request: CompileRequest | None = None
+    tool: Tool | None = None
+    draw: int = 0
+
+    @property
+    def said(self) -> dict[str, object]:
+        """What its key is made of, beside the clips."""
+        request = self.request and replace(self.request, audio=None)
+        return {"request": request, "tool": self.tool and self.tool.name}
 
 
 def head_to_head(
@@ -89,94 +140,166 @@ def head_to_head(
 ) -> HeadDocument:
     """Measure every row that the file does not have."""
     with tempfile.TemporaryDirectory() as scratch:
-        audio = gather(setting.calibration, Path(scratch) / "clips")
-        base = CompileRequest(setting.model, audio=audio, activations="dynamic", seed=SEED)
+        folder = Path(scratch)
+        base = CompileRequest(
+            setting.model, audio=gather(setting.draws[0], folder / "0"), activations="dynamic", seed=SEED
+        )
         store = default_store()
         judge = Judge(read_voice(base, store, no_progress), setting.judged, store)
         data = {
             AN4: f"{setting.split}: {described(setting.judged)}",
-            "calibration": f"{AN4} train: {len(setting.calibration)} clips drawn by seed, a quarter left out",
+            "calibration": f"{AN4} train: {len(setting.draws)} draws of {len(setting.draws[0])} clips, a "
+            "quarter left out",
         }
         fingerprint = judge.voice.model.fingerprint
         found = provenance("head-to-head", arguments, setting.model, fingerprint, data)
         notebook = Notebook(out, HeadDocument, f"head_to_head_{setting.split}", found)
-        ladder = judge.ladder(base)
-        requests: list[tuple[float | None, CompileRequest | None]] = [(None, None)]
-        gptq = replace(base, rounding="gptq")
-        budgets = [
-            (judge.budget(base, ladder, average), judge.budget(gptq, ladder, average))
-            for average in setting.bits
-        ]
-        # Method by method: a method's budgets share what it measures.
-        for same in zip(*(_methods(base, *pair) for pair in budgets), strict=True):
-            requests += zip(setting.bits, same, strict=True)
-        keys = [_key(setting, fingerprint, request) for _, request in requests]
+        cells = list(_cells(setting, base, judge))
+        keys = [_key(setting, fingerprint, cell) for cell in cells]
         notebook.keep(keys)
-        for number, (key, (bits, request)) in enumerate(zip(keys, requests, strict=True)):
+        judges = {0: judge}
+        for number, (key, cell) in enumerate(zip(keys, cells, strict=True)):
             progress("head to head", number, len(keys))
-            if notebook.get(key) is None:
-                notebook.add(judge.row(JudgedRow, key, bits, request))
+            if notebook.get(key) is not None:
+                continue
+            if cell.draw not in judges:
+                audio = gather(setting.draws[cell.draw], folder / str(cell.draw))
+                judges[cell.draw] = judge.calibrated_on(_clips(replace(base, audio=audio), store))
+            notebook.add(_row(judges[cell.draw], key, cell))
         progress("head to head", len(keys), len(keys))
         rows = [row for key in keys if (row := notebook.get(key)) is not None]
-        document = notebook.write(keys, tuple(_comparisons(rows, setting.judged)))
+        document = notebook.write(keys, tuple(compare(rows, setting.judged)))
     assert isinstance(document, HeadDocument)
     return document
 
 
-def _methods(base: CompileRequest, budget: int, named: int) -> Iterator[CompileRequest]:
-    """What is compared at one budget; `named` has room for a manifest that names a rounding, site by site."""
-    base = replace(base, budget=budget)
+def _clips(request: CompileRequest, store: FileStore) -> tuple[Clip, ...]:
+    return read_voice(request, store, no_progress).calibration
+
+
+def _row(judge: Judge, key: str, cell: _Cell) -> HeadRow:
+    if cell.tool is not None:
+        size, module = cell.tool.quantise(judge)
+        return judge.scored(HeadRow, module, key=key, method=cell.tool.name, bits=cell.bits, bytes=size)
+    tier = None if cell.request is None else cell.request.tier
+    return judge.row(HeadRow, key, cell.bits, cell.request, tier=tier, draw=cell.draw)
+
+
+def _cells(setting: Setting, base: CompileRequest, judge: Judge) -> Iterator[_Cell]:
+    """Method by method, for a method's budgets share what it measures; what is asked first comes first."""
+    ladder = judge.ladder(base)
+    budgets = {bits: judge.budget(base, ladder, bits) for bits in setting.bits}
+    named = {bits: judge.budget(replace(base, rounding="compensated"), ladder, bits) for bits in setting.bits}
+    yield _Cell()
+    for request in _headline(base):
+        yield from (_Cell(bits, replace(request, budget=size)) for bits, size in budgets.items())
+    for draw in range(1, len(setting.draws)):
+        for request in _headline(base):
+            shared = (bits for bits in budgets if bits in setting.drawn_bits)
+            yield from (_Cell(bits, replace(request, budget=budgets[bits]), draw=draw) for bits in shared)
+    for request in _others(base):
+        # A manifest that names the rounding of every site takes a few bytes more: one width has to fit.
+        sizes = named if (request.method, request.rounding) == ("uniform", "compensated") else budgets
+        yield from (_Cell(bits, replace(request, budget=size)) for bits, size in sizes.items())
+    yield from (_Cell(tool=tool, bits=tool.bits) for tool in setting.tools)
+
+
+def _headline(base: CompileRequest) -> Iterator[CompileRequest]:
+    """The default method, and every myQASR that could be the best."""
+    yield base
+    for calibration in _CALIBRATIONS:
+        for order in _ORDERS:
+            yield replace(base, method="myqasr", order=order, calibration=calibration)
+
+
+def _others(base: CompileRequest) -> Iterator[CompileRequest]:
     yield replace(base, method="uniform")
-    yield replace(base, method="auto")
+    yield replace(base, effort="quick")
+    yield replace(base, rounding="nearest")
     for order in _ORDERS:
-        yield replace(base, method="myqasr", order=order)
+        yield replace(base, method="myqasr", order=order, rounding="compensated")
+    yield replace(base, rounding="gptq")
+    yield replace(base, method="uniform", rounding="compensated")
     for order in _ORDERS:
-        yield replace(base, method="myqasr", order=order, rounding="gptq")
-    yield replace(base, method="uniform", rounding="gptq", budget=named)
-    for order in _ORDERS:
-        yield replace(base, method="myqasr", order=order, calibration="cosine")
-    yield replace(base, method="auto", rounding="nearest")
-    yield replace(base, method="auto", effort="quick")
-    yield replace(base, method="auto", effort="max")
+        yield replace(base, method="myqasr", order=order, tier="paper", activations="static")
+    yield replace(base, effort="max")
 
 
-def _key(setting: Setting, fingerprint: str, request: CompileRequest | None) -> str:
+def _key(setting: Setting, fingerprint: str, cell: _Cell) -> str:
     return cell_key(
         fingerprint=fingerprint,
-        request=request and replace(request, audio=None),
         judged=[utterance.path.name for utterance in setting.judged.utterances],
-        calibration=[utterance.path.name for utterance in setting.calibration],
+        calibration=[utterance.path.name for utterance in setting.draws[cell.draw]],
+        **cell.said,
     )
 
 
-def _comparisons(rows: Sequence[JudgedRow], judged: Dataset) -> Iterator[Comparison]:
-    """At each budget that has both."""
-    speakers, _ = clusters(judged.utterances)
-    said = [utterance.text or "" for utterance in judged.utterances]
-    full = metrics.count_words(said, next(row.texts for row in rows if row.bits is None))
+def compare(rows: Sequence[HeadRow], judged: Dataset) -> Iterator[Comparison]:
+    """The default method with myQASR at each budget that has both, over all draws that have both."""
+    errors = _Errors(judged)
+    full = errors.of(next(row.texts for row in rows if row.method == "full precision"))
+    ours = {(row.bits, row.draw): row for row in rows if _is_default(row)}
     for bits in sorted({row.bits for row in rows if row.bits is not None}):
-        here = [row for row in rows if row.bits == bits and not row.unreachable]
-        usual = ("auto", "compensated", "normal")
-        ours = [row for row in here if (row.method, row.rounding, row.effort) == usual]
-        theirs = [row for row in here if (row.method, row.rounding) == ("myqasr", "nearest")]
-        if not ours or not theirs:
+        variants: dict[str, dict[int, HeadRow]] = defaultdict(dict)
+        for row in rows:
+            same = (row.method, row.rounding, row.tier, row.bits) == ("myqasr", "nearest", "default", bits)
+            if same and not row.unreachable and (bits, row.draw) in ours:
+                variants[f"{row.order}, {row.calibration}"][row.draw] = row
+        if not variants:
             continue
-        best = min(theirs, key=lambda row: row.words.rate.percent or 0.0)
-        one, other = (metrics.count_words(said, row.texts) for row in (ours[0], best))
-        lost, gained = (int(counts.errors.sum() - full.errors.sum()) for counts in (other, one))
+        most = max(len(found) for found in variants.values())
+        whole = {name: found for name, found in variants.items() if len(found) == most}
+        best = min(whole, key=lambda name: sum(errors.of(row.texts).sum() for row in whole[name].values()))
+        theirs = np.stack([errors.of(row.texts) for row in whole[best].values()])
+        mine = np.stack([errors.of(ours[bits, draw].texts) for draw in whole[best]])
+        lost, gained = float((theirs - full).sum()), float((mine - full).sum())
         yield Comparison(
             bits=bits,
-            best=f"{best.order}, {best.calibration}",
-            difference=Rate.of(metrics.rate_difference(one, other, speakers)),
+            best=best,
+            draws=most,
+            increase=errors.rate(mine - full),
+            theirs=errors.rate(theirs - full),
+            difference=errors.rate(mine - theirs),
+            half=errors.rate(mine - 0.5 * theirs - 0.5 * full),
             share=round(gained / lost, 4) if lost > 0 else None,
+            bytes_share=_bytes_share(ours.values(), next(iter(whole[best].values())), errors),
         )
+
+
+def _is_default(row: HeadRow) -> bool:
+    usual = ("auto", "compensated", "normal")
+    return (row.method, row.rounding, row.effort) == usual and not row.unreachable
+
+
+def _bytes_share(ours: Iterable[HeadRow], theirs: HeadRow, errors: _Errors) -> float | None:
+    most = errors.of(theirs.texts).sum()
+    sizes = [row.bytes for row in ours if row.draw == theirs.draw and errors.of(row.texts).sum() <= most]
+    return round(min(sizes) / theirs.bytes, 4) if sizes else None
+
+
+class _Errors:
+    """Word errors of the judged recordings."""
+
+    def __init__(self, judged: Dataset) -> None:
+        self._speakers, _ = clusters(judged.utterances)
+        self._said = [utterance.text or "" for utterance in judged.utterances]
+        self._words = metrics.count_words(self._said, self._said).length
+
+    def of(self, texts: Sequence[str]) -> Values:
+        """Of each recording."""
+        return metrics.count_words(self._said, texts).errors.astype(np.float64)
+
+    def rate(self, values: Values) -> Rate:
+        """Of values [draws, recordings] in points, with its interval over speakers and draws."""
+        return mean_rate(values, self._words, self._speakers, PERCENT)
 
 
 def measure(options: Options, progress: Progress) -> HeadDocument:
     """`bitvox reproduce head-to-head`; a limit is one on the judged recordings."""
     speech = speech_folder()
-    calibration = draw_clips(read_split(speech, AN4, "train"), _CALIBRATION_CLIPS, SEED)
+    train = read_split(speech, AN4, "train")
+    draws = tuple(tuple(draw_clips(train, _CALIBRATION_CLIPS, SEED + draw)) for draw in range(DRAWS))
     judged = stratified(read_split(speech, AN4, options.split), options.limit, SEED)
     torch.set_num_threads(1)
-    setting = Setting(options.model, tuple(calibration), judged, options.split)
+    setting = Setting(options.model, draws, judged, options.split)
     return head_to_head(options.out, setting, progress, options.arguments)

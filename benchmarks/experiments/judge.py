@@ -185,6 +185,8 @@ class Judge:
 
     def planned(self, request: CompileRequest) -> QuantPlan:
         """The calibrated plan for a request; RequestError as `allocated_plan`."""
+        if request.activations == "static":
+            return plan_for(self.voice, request, self.store, no_progress)
         plan = allocated_plan(self.voice, request, self.store, no_progress)
         if request.calibration == "min-max" and request.activations != "static":  # neither steps nor ranges
             return plan

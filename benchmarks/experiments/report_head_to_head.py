@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bitvox.benchmarks.experiments.figures import Line, Panel, draw
-from bitvox.benchmarks.experiments.head_to_head import Comparison, HeadDocument
-from bitvox.benchmarks.experiments.judge import JudgedRow
+from bitvox.benchmarks.experiments.head_to_head import Comparison, HeadDocument, HeadRow
 from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.tables import count, excludes_zero, origin, percent, points, table
+
+# The goals: averages of bits, and the share of bytes.
+_COLLAPSE, _WHOLE, _HALVED, _BYTES = 5.0, 4.0, (3.5, 3.0, 2.5), 0.75
 
 
 def section(path: Path) -> str:
@@ -22,18 +24,22 @@ def section(path: Path) -> str:
         f"## Allocation and rounding at equal bytes ({split})",
         origin(document.provenance, document.rows),
         "A budget is the size of the bundle with that many bits a weight. Activations are 8-bit, ranged at "
-        "each call, in every row; all have a weight scale per output channel. `auto` allocates by the "
-        "measured divergence of the model's own output (`quick`: by its growth with noise; `max`: measured "
-        "again around the widths found). What is judged is the torch model that bundles are compared with "
-        "site by site; bytes are those of the files.",
+        "each call, and weights have a scale per output channel; `paper` is myQASR's own quantiser, one scale "
+        "a layer and calibrated ranges. `auto` allocates by the measured divergence of the model's own output "
+        "(`quick`: by its growth with noise; `max`: measured again around the widths found). What is judged "
+        "is the torch model that bundles are compared with site by site; bytes are those of the files. Other "
+        "tools stand at the bytes that they take, ONNX Runtime's in its own session; rows that end in "
+        "`-style` follow a published formula, on every weight that bitvox quantises and with activations in "
+        "float.",
         _rows(rows),
     ]
     if document.summary:
         parts += [
-            "`auto` at effort normal beside the best myQASR row of that budget, which was chosen by its "
-            "errors on these very clips:",
+            "`auto` at effort normal beside the best myQASR on the same quantiser, whose order and calibration "
+            "were chosen by their errors on these very clips. Increases are over full precision, means over "
+            "the calibration draws; intervals are over speakers and draws:",
             _comparisons(document.summary),
-            _sentence(document.summary),
+            "\n".join(f"- {line}" for line in _goals(document)),
         ]
     return "\n\n".join(parts)
 
@@ -41,9 +47,9 @@ def section(path: Path) -> str:
 def figure(path: Path, out: Path) -> None:
     """WER over bits, a line a method."""
     document = read_document(path, HeadDocument)
-    lines: dict[str, list[JudgedRow]] = defaultdict(list)
+    lines: dict[str, list[HeadRow]] = defaultdict(list)
     for row in document.rows:
-        if row.bits is not None and not row.unreachable:
+        if row.bits is not None and not row.unreachable and not row.draw:
             lines[_name(row)].append(row)
     drawn = [
         Line(name, tuple(row.bits or 0.0 for row in rows), tuple(row.difference for row in rows))
@@ -55,15 +61,17 @@ def figure(path: Path, out: Path) -> None:
     )
 
 
-def _name(row: JudgedRow) -> str:
-    words = (row.method, row.order, row.effort, row.rounding, row.calibration)
-    return ", ".join(word for word in words if word not in (None, "normal", "min-max"))
+def _name(row: HeadRow) -> str:
+    words = (row.method, row.order, row.effort, row.rounding, row.calibration, row.tier)
+    return ", ".join(word for word in words if word not in (None, "normal", "min-max", "default"))
 
 
-def _rows(rows: Sequence[JudgedRow]) -> str:
+def _rows(rows: Sequence[HeadRow]) -> str:
     headers = (
         "budget of",
         "method",
+        "draw",
+        "tier",
         "order",
         "calibration",
         "rounding",
@@ -76,10 +84,11 @@ def _rows(rows: Sequence[JudgedRow]) -> str:
     return table(headers, [_line(row) for row in rows])
 
 
-def _line(row: JudgedRow) -> tuple[object, ...]:
+def _line(row: HeadRow) -> tuple[object, ...]:
     method = row.method if row.effort in (None, "normal") else f"{row.method} ({row.effort})"
     anchor = "" if row.bits is None else f"{row.bits:g} bits"
-    options = (anchor, method, row.order or "", row.calibration or "", row.rounding or "")
+    tier = "" if row.tier in (None, "default") else row.tier
+    options = (anchor, method, row.draw, tier, row.order or "", row.calibration or "", row.rounding or "")
     if row.unreachable:
         return (*options, f"none: {row.unreachable}", *[""] * 4)
     if row.bits is None:
@@ -88,7 +97,7 @@ def _line(row: JudgedRow) -> tuple[object, ...]:
     return (
         *options,
         count(row.bytes),
-        f"{row.average_bits:.2f}",
+        f"{row.average_bits:.2f}" if row.budget else "",
         rate,
         difference,
         f"{row.divergence:.4f}",
@@ -96,23 +105,68 @@ def _line(row: JudgedRow) -> tuple[object, ...]:
 
 
 def _comparisons(found: Sequence[Comparison]) -> str:
-    headers = ("budget of", "best myQASR", "WER auto − myQASR", "auto's increase / myQASR's")
+    headers = (
+        "budget of",
+        "best myQASR",
+        "draws",
+        "its increase",
+        "auto's increase",
+        "auto − myQASR",
+        "auto's increase − half of myQASR's",
+        "bytes for no more errors / myQASR's",
+    )
     lines = [
         (
             f"{one.bits:g} bits",
             one.best,
+            one.draws,
+            points(one.theirs),
+            points(one.increase),
             points(one.difference),
-            "–" if one.share is None else f"{one.share:.2f}",
+            points(one.half),
+            "–" if one.bytes_share is None else f"{one.bytes_share:.2f}",
         )
         for one in sorted(found, key=lambda one: -one.bits)
     ]
     return table(headers, lines)
 
 
-def _sentence(found: Sequence[Comparison]) -> str:
-    better = [one for one in found if excludes_zero(one.difference) and (one.difference.percent or 0) < 0]
-    worse = [one for one in found if excludes_zero(one.difference) and (one.difference.percent or 0) > 0]
-    return (
-        f"Of {len(found)} budgets `auto` makes fewer errors by more than chance at {len(better)} and more "
-        f"at {len(worse)}, without correction for comparing so many."
-    )
+def _goals(document: HeadDocument) -> Iterator[str]:
+    """What was set out for the method, and whether this file shows it."""
+    by_bits = {one.bits: one for one in document.summary}
+    paper = [row for row in document.rows if row.tier == "paper" and row.bits == _COLLAPSE]
+    if paper and _COLLAPSE in by_bits:
+        published = min(row.difference.percent or 0.0 for row in paper)
+        ours = by_bits[_COLLAPSE]
+        gone = (ours.increase.percent or 0.0) < 0.5 * published
+        yield (
+            f"The collapse below 6 bits disappears: {_met(gone)}. At {_COLLAPSE:g} bits myQASR's own "
+            f"quantiser adds {published:.1f} points, `auto` {points(ours.increase)}."
+        )
+    whole = [one for one in document.summary if one.bits >= _WHOLE]
+    if whole:
+        met = all(not excludes_zero(one.increase) for one in whole)
+        lowest = min(whole, key=lambda one: one.bits)
+        yield (
+            f"Full precision's error rate down to {_WHOLE:g} bits: {_met(met)}. At {lowest.bits:g} bits the "
+            f"difference is {points(lowest.increase)}."
+        )
+    for bits in _HALVED:
+        if one := by_bits.get(bits):
+            least = one.share is not None and one.share <= 0.5
+            sure = excludes_zero(one.difference) and (one.difference.percent or 0.0) < 0
+            share = "–" if one.share is None else f"{one.share:.2f}"
+            yield (
+                f"At {bits:g} bits an increase of at most half of the best myQASR's, surely below it: "
+                f"{_met(least and sure)}. It is {share} of it; the difference is {points(one.difference)}."
+            )
+    shares = [one.bytes_share for one in document.summary if one.bits in _HALVED and one.bytes_share]
+    if shares:
+        yield (
+            f"No more errors than myQASR with at most {_BYTES:.0%} of its bytes: "
+            f"{_met(max(shares) <= _BYTES)}. The share is {min(shares):.2f} to {max(shares):.2f}."
+        )
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "not met"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bitvox.benchmarks.experiments import head_to_head, report_head_to_head
+from bitvox.benchmarks.experiments.other_tools import TOOLS, half_quadratic, nearest_with_offset
 from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.speech import draw_clips, read_split, stratified
 
 
 @pytest.fixture
 def setting(checkpoint: Path, speech: Path) -> head_to_head.Setting:
-    calibration = tuple(draw_clips(read_split(speech, "an4", "train"), 4, seed=0))
+    train = read_split(speech, "an4", "train")
+    draws = tuple(tuple(draw_clips(train, 4, seed)) for seed in (0, 1))
     judged = stratified(read_split(speech, "an4", "dev"), 3, seed=0)
-    return head_to_head.Setting(str(checkpoint), calibration, judged, bits=(4.0, 3.5))
+    return head_to_head.Setting(
+        str(checkpoint), draws, judged, bits=(4.0,), drawn_bits=(4.0,), tools=(TOOLS[0], TOOLS[2], TOOLS[-1])
+    )
 
 
 def test_every_method_at_equal_bytes_once(
@@ -24,28 +28,69 @@ def test_every_method_at_equal_bytes_once(
 ) -> None:
     monkeypatch.setattr(head_to_head, "_ORDERS", ("descending",))
     out = tmp_path / "head.json"
-    document = head_to_head.head_to_head(out, replace(setting, bits=(4.0,)))
+    document = head_to_head.head_to_head(out, setting)
     assert read_document(out, head_to_head.HeadDocument) == document
     full, *rows = document.rows
     assert (full.method, full.divergence) == ("full precision", 0)
-    assert len(rows) == 9
-    for row in rows:
-        assert row.budget is not None
+    ours, tools = [row for row in rows if row.budget], [row for row in rows if not row.budget]
+    assert (len(ours), len(tools)) == (14, 3)
+    for row in ours:
         assert 0.85 * row.budget < row.bytes <= row.budget  # an unpack table more or less is much here
         assert row.divergence > 0
-    by_name = {(row.method, row.rounding, row.effort): row for row in rows}
+    by_name = {(row.method, row.rounding, row.effort): row for row in ours if not row.draw}
     uniform = by_name["uniform", "nearest", None]
     assert uniform.bytes == uniform.budget
     assert by_name["auto", "compensated", "normal"].divergence < uniform.divergence
+    dynamic, blocks, style = tools
+    assert dynamic.bytes > blocks.bytes > style.bytes > 0
+    assert 0 < dynamic.divergence < blocks.divergence < style.divergence
     (one,) = document.summary
+    assert one.draws == 2
     assert one.best in ("descending, min-max", "descending, cosine")
 
     seen: list[str] = []
     monkeypatch.setattr(head_to_head.Judge, "row", lambda self, form, key, *words: seen.append(key))
-    again = head_to_head.head_to_head(out, replace(setting, bits=(4.0,)))
+    again = head_to_head.head_to_head(out, setting)
     assert seen == []
     assert again.rows == document.rows
 
     page = report_head_to_head.section(out)
-    assert page.count("| 4 bits |") == 10
-    assert "Of 1 budgets `auto` makes fewer errors" in page
+    assert page.count("| 4 bits |") == 17
+    assert "Full precision's error rate down to 4 bits: " in page
+
+
+def _row(texts: list[str], **fields: object) -> head_to_head.HeadRow:
+    rate = {"percent": 0.0, "low": 0.0, "high": 0.0}
+    words = {"rate": rate, "substitutions": 0, "deletions": 0, "insertions": 0, "length": 1}
+    return head_to_head.HeadRow.model_validate(
+        {"key": "k", "commit": "c", "words": words, "difference": rate, "divergence": 0.0}
+        | {"bits": 3.0, "bytes": 100, "tier": "default", "rounding": "nearest", "texts": tuple(texts)}
+        | fields
+    )
+
+
+def test_a_comparison_takes_the_best_variant_over_all_draws(setting: head_to_head.Setting) -> None:
+    right = [one.text or "" for one in setting.judged.utterances]
+    wrong = ["", *right[1:]]
+    worse = ["", "", *right[2:]]
+    mine = {"method": "auto", "rounding": "compensated", "effort": "normal"}
+    rows = [
+        _row(right, method="full precision", bits=None),
+        *(_row(right if draw else wrong, **mine, draw=draw) for draw in (0, 1)),
+        _row(right, **mine, bits=4.0, bytes=130),
+        *(_row(worse, method="myqasr", order="ascending", calibration="cosine", draw=d) for d in (0, 1)),
+        _row(right, method="myqasr", order="descending", calibration="cosine", bytes=200),
+    ]
+    (one,) = head_to_head.compare(rows, setting.judged)
+    assert (one.best, one.draws) == ("ascending, cosine", 2)  # the other has but one draw
+    assert one.share == 0.25
+    assert one.bytes_share == 1.0
+    assert one.half.percent is not None and one.half.percent < 0
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_half_quadratic_offsets_lose_less_by_the_norm_that_they_are_for(bits: int) -> None:
+    rows = torch.distributions.StudentT(3.0).rsample((64, 64))
+    plain, found = (how(rows, bits) - rows for how in (nearest_with_offset, half_quadratic))
+    assert found.abs().mean() < plain.abs().mean()
+    assert all(len(row.unique()) <= 2**bits for row in half_quadratic(rows, bits))
