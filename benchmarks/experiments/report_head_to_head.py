@@ -24,20 +24,20 @@ def section(path: Path) -> str:
         f"## Allocation and rounding at equal bytes ({split})",
         origin(document.provenance, document.rows),
         "A budget is the size of the bundle with that many bits a weight. Activations are 8-bit, ranged at "
-        "each call, and weights have a scale per output channel; `paper` is myQASR's own quantiser, one scale "
-        "a layer and calibrated ranges. `auto` allocates by the measured divergence of the model's own output "
-        "(`quick`: by its growth with noise; `max`: measured again around the widths found). What is judged "
-        "is the torch model that bundles are compared with site by site; bytes are those of the files. Other "
-        "tools stand at the bytes that they take, ONNX Runtime's in its own session; rows that end in "
-        "`-style` follow a published formula, on every weight that bitvox quantises and with activations in "
-        "float.",
+        "each call, and weights have a scale per output channel; `paper` is myQASR's own quantiser, one "
+        "scale a layer and calibrated ranges. `auto` allocates by the measured divergence of the model's own "
+        "output (`quick`: by its growth with noise; `max`: measured again around the widths found). What is "
+        "judged is the torch model that bundles are compared with site by site; bytes are those of the "
+        "files. Other tools stand at the bytes that they take, ONNX Runtime's in its own session; rows that "
+        "end in `-style` follow a published formula, on every weight that bitvox quantises and with "
+        "activations in float.",
         _rows(rows),
     ]
     if document.summary:
         parts += [
-            "`auto` at effort normal beside the best myQASR on the same quantiser, whose order and calibration "
-            "were chosen by their errors on these very clips. Increases are over full precision, means over "
-            "the calibration draws; intervals are over speakers and draws:",
+            "`auto` at effort normal beside the best myQASR on the same quantiser, whose order and "
+            "calibration were chosen by their errors on these very clips. Increases are over full precision, "
+            "means over the calibration draws; intervals are over speakers and draws:",
             _comparisons(document.summary),
             "\n".join(f"- {line}" for line in _goals(document)),
         ]
