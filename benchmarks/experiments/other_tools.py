@@ -81,10 +81,13 @@ class _Clips(CalibrationDataReader):
 
 def _by_onnxruntime(write: Callable[[Judge, Path, Path], None], judge: Judge) -> tuple[int, torch.nn.Module]:
     with tempfile.TemporaryDirectory() as scratch:
-        source, prepared, out = (Path(scratch) / name for name in ("full", "prepared.onnx", "out.onnx"))
+        source, whole, prepared, out = (
+            Path(scratch) / name for name in ("full", "whole.onnx", "prepared.onnx", "out.onnx")
+        )
         export_full_precision(judge.voice.model, source)
         (model,) = source.glob("*.onnx")
-        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        onnx.save(onnx.load(model), whole)  # its preparation copies a graph without the data beside it
+        quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
         write(judge, prepared, out)
         return sum(path.stat().st_size for path in Path(scratch).glob("out.onnx*")), _Ran(out)
 
