@@ -35,7 +35,11 @@ def test_every_method_at_equal_bytes_once(
     assert (full.method, full.divergence) == ("full precision", 0)
     ours, tools = [row for row in rows if row.budget], [row for row in rows if not row.budget]
     assert (len(ours), len(tools)) == (12, 3)
+    assert [row.tier for row in ours if row.unreachable] in ([], ["paper"])  # which keeps more in float
     for row in ours:
+        if row.unreachable:
+            assert "bundle" in row.unreachable and "takes" in row.unreachable
+            continue
         assert 0.85 * row.budget < row.bytes <= row.budget  # an unpack table more or less is much here
         assert row.divergence > 0
     by_name = {(row.method, row.rounding, row.effort): row for row in ours if not row.draw}
@@ -56,7 +60,7 @@ def test_every_method_at_equal_bytes_once(
     assert again.rows == document.rows
 
     page = report_head_to_head.section(out)
-    assert page.count("| 4 bits |") == 15
+    assert page.count("| 4 bits |") == 14
     assert "Full precision's error rate down to 4 bits: " in page
 
 
