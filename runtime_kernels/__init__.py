@@ -12,9 +12,11 @@ from bitvox.runtime_kernels.api import (
     pack_from_planes,
     step_scales,
 )
+from bitvox.runtime_kernels.attention_call import attention
 
 __all__ = [
     "PackedWeight",
+    "attention",
     "available_isas",
     "conv1d",
     "isa",

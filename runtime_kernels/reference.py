@@ -177,3 +177,19 @@ def _quantise_run(
     at = max(-first, 0)
     q[:, at : at + inside.size // len(x)] = inside
     return q, run_scale
+
+
+def attention(
+    q: NDArray[np.float32],
+    k: NDArray[np.float32],
+    v: NDArray[np.float32],
+    scale: float,
+    mask: NDArray[np.float32] | None = None,
+) -> NDArray[np.float64]:
+    """`bitvox.runtime_kernels.attention` in float64, of q [B, M, H, D] over k and v [B, T, H, D]."""
+    scores = scale * np.einsum("bmhd,bthd->bhmt", q.astype(np.float64), k.astype(np.float64))
+    if mask is not None:
+        scores = scores + mask
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights = powers / powers.sum(axis=-1, keepdims=True)
+    return np.einsum("bhmt,bthd->bmhd", weights, v.astype(np.float64))

@@ -1,4 +1,4 @@
-// The first layers of an extractor of waveforms, in float: a filter bank over the samples, and a norm over time.
+// Layers in float: a filter bank over the samples of a waveform, a norm over time, and norms over channels.
 #include <cmath>
 
 #include "dispatch.h"
@@ -31,6 +31,23 @@ void normalise_channels(void* context, int, Pieces& pieces) {
             float* y = c.y + row * c.frames;
             job.kernels.normalise(c.x + row * c.frames, y, frames, c.scale[channel], c.bias[channel], c.epsilon);
             if (c.activation == NBIT_ACTIVATION_GELU) job.kernels.gelu(y, frames);
+        }
+    }
+}
+
+struct RowsJob {
+    const nbit_layer_norm_call& call;
+    const Kernels& kernels;
+};
+
+void normalise_rows(void* context, int, Pieces& pieces) {
+    const RowsJob& job = *static_cast<const RowsJob*>(context);
+    const nbit_layer_norm_call& c = job.call;
+    for (Range rows; pieces.next(&rows);) {
+        for (int64_t row = rows.begin; row < rows.end; ++row) {
+            const int64_t at = row * c.width;
+            job.kernels.normalise_row(c.x + at, c.added ? c.added + at : nullptr, c.y + at, size_t(c.width),
+                                      c.scale, c.bias, c.epsilon);
         }
     }
 }
@@ -111,6 +128,17 @@ nbit_status nbit_instance_norm(const nbit_instance_norm_call* call) {
     if (!kernels) return NBIT_BAD_ISA;
     NormJob job{*call, *kernels};
     run_pieces(call->pool, call->batch * call->channels, normalise_channels, &job);
+    return NBIT_OK;
+}
+
+nbit_status nbit_layer_norm(const nbit_layer_norm_call* call) {
+    if (!call || !call->x || !call->scale || !call->bias || !call->y) return NBIT_BAD_POINTER;
+    if (call->rows < 1 || call->width < 1) return NBIT_BAD_SHAPE;
+    if (!(call->epsilon >= 0)) return NBIT_BAD_OPTION;
+    const Kernels* kernels = find_kernels(call->isa);
+    if (!kernels) return NBIT_BAD_ISA;
+    RowsJob job{*call, *kernels};
+    run_pieces(call->pool, call->rows, normalise_rows, &job);
     return NBIT_OK;
 }
 

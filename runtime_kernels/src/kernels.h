@@ -77,6 +77,19 @@ struct Grid {
     int rows, columns;
 };
 
+// c = a b, or c += a b where it resumes.
+struct Product {
+    const float* a;  // [rows][depth]
+    ptrdiff_t a_stride;
+    const void* b;  // [depth][columns], floats or IEEE halves
+    ptrdiff_t b_stride;
+    bool halves;
+    float* c;  // [rows][columns]
+    ptrdiff_t c_stride;
+    int rows, depth, columns;
+    bool resumes;
+};
+
 struct Kernels {
     const char* name;
     bool (*supported)();
@@ -115,9 +128,16 @@ struct Kernels {
     void (*gelu)(float* y, size_t count);
     // y = (x - mean) / sqrt(variance + epsilon) * scale + bias over one channel.
     void (*normalise)(const float* x, float* y, size_t count, float scale, float bias, float epsilon);
+    // y = x + added, or x where that is null; then the same with a scale and a bias for every element.
+    void (*normalise_row)(const float* x, const float* added, float* y, size_t count, const float* scale,
+                          const float* bias, float epsilon);
     // y[i] = bias + sum_j weight[j] * phases.data[j % rows * stride + j / rows + i]: a filter over a signal that
     // is dealt out to `rows` phases of `columns` samples.
     void (*filter)(const Grid& phases, const float* weight, int taps, float bias, float* y, size_t count);
+    void (*product)(const Product& p);
+    // x = exp(scale * x + mask - the largest such value), mask null or as long; returns the sum. scale > 0. x has
+    // room for whole steps of 64.
+    float (*exponentials)(float* x, const float* mask, size_t count, float scale);
 
     const MatrixTiles* matrix = nullptr;
 };

@@ -18,6 +18,7 @@ struct Neon {
     using Floats = float32x4_t;
     static constexpr int kVectors = 4;
     static constexpr int kBytes = 16;
+    static constexpr int kProductRows = 6, kProductVectors = 4;
     static constexpr int kStepRows = 0;
     // Operands are signed. Codes up to 7 bits are valid as they are; 8 bits lose 128, which is to flip the
     // top bit.
@@ -45,6 +46,9 @@ struct Neon {
     static BITVOX_INLINE uint8x16_t load(const uint8_t* p) { return vld1q_u8(p); }
     static BITVOX_INLINE int32x4_t load(const int32_t* p) { return vld1q_s32(p); }
     static BITVOX_INLINE float32x4_t load(const float* p) { return vld1q_f32(p); }
+    static BITVOX_INLINE float32x4_t load_halves(const uint16_t* p) {
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+    }
     static BITVOX_INLINE void store(uint8_t* p, uint8x16_t v) { vst1q_u8(p, v); }
     static BITVOX_INLINE void store(int32_t* p, int32x4_t v) { vst1q_s32(p, v); }
     static BITVOX_INLINE void store(float* p, float32x4_t v) { vst1q_f32(p, v); }

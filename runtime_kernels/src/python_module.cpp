@@ -248,6 +248,44 @@ Result<float, 3> conv1d(const Packed& weight, Input<float, 3> x, Bias bias, int 
     return y;
 }
 
+// Heads of a dense [batch, rows, heads, width], or of [batch, heads, rows, width] where they come first.
+nbit_heads heads_in(const Input<float, 4>& array, bool heads_first) {
+    const auto extent = [&](size_t i) { return int64_t(array.shape(i)); };
+    const int64_t item = extent(1) * extent(2) * extent(3);
+    if (heads_first) return {array.data(), item, extent(2) * extent(3), extent(3)};
+    return {array.data(), item, extent(3), extent(2) * extent(3)};
+}
+
+using Mask = std::optional<Input<float, 4>>;
+
+Result<float, 4> attention(Input<float, 4> q, Input<float, 4> k, Input<float, 4> v, Mask mask, float scale,
+                           int threads) {
+    const size_t shape[] = {q.shape(0), q.shape(1), q.shape(2), q.shape(3)};
+    nbit_attention_call call{};
+    call.batch = int64_t(q.shape(0));
+    call.queries = int64_t(q.shape(1));
+    call.keys = int64_t(k.shape(1));
+    call.heads = int32_t(q.shape(2));
+    call.width = int32_t(q.shape(3));
+    call.q = heads_in(q, false);
+    call.k = heads_in(k, false);
+    call.v = heads_in(v, false);
+    if (mask) call.mask = heads_in(*mask, true);
+    call.scale = scale;
+    Result<float, 4> y = make_result<float, 4>(shape);
+    call.y = y.data();
+    nb::gil_scoped_release release;
+    LentPool pool(threads);
+    call.pool = pool.get();
+    size_t bytes = 0;
+    require(nbit_attention_workspace(&call, &bytes));
+    AlignedBytes& memory = workspace(bytes);
+    call.workspace = memory.data();
+    call.workspace_bytes = memory.size();
+    require(nbit_attention(&call));
+    return y;
+}
+
 std::vector<std::string> available_isas() {
     const char* names[16];
     const int count = nbit_available_isas(names, 16);
@@ -287,6 +325,8 @@ NB_MODULE(_native, m) {
     m.def("conv1d", &conv1d, nb::arg("weight"), nb::arg("x"), nb::arg("bias").none(), nb::arg("stride"),
           nb::arg("padding"), nb::arg("dilation"), nb::arg("groups"), nb::arg("gelu"), nb::arg("x_scale"),
           nb::arg("x_zero"), nb::arg("threads"));
+    m.def("attention", &attention, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("mask").none(),
+          nb::arg("scale"), nb::arg("threads"));
     m.def("available_isas", &available_isas);
     m.def("default_isa", &default_isa);
 }

@@ -221,15 +221,36 @@ BITVOX_INLINE double total(const float* x, size_t count, Term term) {
     return sum;
 }
 
-void normalise(const float* x, float* y, size_t count, float scale, float bias, float epsilon) {
+struct Spread {
+    float mean, left;  // the mean is their sum: the second is what the first one's roundings left out
+    float variance;
+};
+
+BITVOX_INLINE Spread spread_of(const float* x, size_t count) {
     const float mean = float(total(x, count, [](float v) { return v; }) / double(count));
-    // What the first sum's roundings left in the mean: it matters where that is far above the deviation.
+    // It matters where the mean is far above the deviation.
     const float left = float(total(x, count, [mean](float v) { return v - mean; }) / double(count));
     const double squares = total(x, count, [mean](float v) { return (v - mean) * (v - mean); });
-    const float variance = float(squares / double(count)) - left * left;
-    const float factor = scale / __builtin_sqrtf(variance + epsilon);
-    const float shift = bias - left * factor;
-    for (size_t i = 0; i < count; ++i) y[i] = (x[i] - mean) * factor + shift;
+    return {mean, left, float(squares / double(count)) - left * left};
+}
+
+void normalise(const float* x, float* y, size_t count, float scale, float bias, float epsilon) {
+    const Spread spread = spread_of(x, count);
+    const float factor = scale / __builtin_sqrtf(spread.variance + epsilon);
+    const float shift = bias - spread.left * factor;
+    for (size_t i = 0; i < count; ++i) y[i] = (x[i] - spread.mean) * factor + shift;
+}
+
+void normalise_row(const float* x, const float* added, float* y, size_t count, const float* scale,
+                   const float* bias, float epsilon) {
+    if (added) {
+        for (size_t i = 0; i < count; ++i) y[i] = x[i] + added[i];
+        x = y;
+    }
+    const Spread spread = spread_of(x, count);
+    const float factor = 1.0f / __builtin_sqrtf(spread.variance + epsilon);
+    const float shift = -spread.left * factor;
+    for (size_t i = 0; i < count; ++i) y[i] = ((x[i] - spread.mean) * factor + shift) * scale[i] + bias[i];
 }
 
 using Run16 = float __attribute__((vector_size(64)));
@@ -263,6 +284,69 @@ void filter(const Grid& phases, const float* weight, int taps, float bias, float
             sum += weight[j] * phases.data[j % phases.rows * phases.stride + j / phases.rows + ptrdiff_t(i)];
         y[i] = sum;
     }
+}
+
+// 2^v for v <= 1, no less than 2^-126; NaN for NaN. Relative error below 2e-7.
+BITVOX_INLINE float power_of_two(float v) {
+    v = v < -126.0f ? -126.0f : v;
+    const float shifted = v + 0x1.8p23f;
+    const float f = v - (shifted - 0x1.8p23f);
+    float p = __builtin_fmaf(1.54035304e-4f, f, 1.33335581e-3f);
+    p = __builtin_fmaf(p, f, 9.61812911e-3f);
+    p = __builtin_fmaf(p, f, 5.55041087e-2f);
+    p = __builtin_fmaf(p, f, 2.40226507e-1f);
+    p = __builtin_fmaf(p, f, 6.93147181e-1f);
+    p = __builtin_fmaf(p, f, 1.0f);
+    uint32_t bits;
+    std::memcpy(&bits, &shifted, 4);
+    bits = (bits + 127u) << 23;  // the lowest bits of the shifted value are the exponent
+    float scale;
+    std::memcpy(&scale, &bits, 4);
+    return p * scale;
+}
+
+constexpr size_t kScores = 64;  // of a step; see Kernels::exponentials
+
+BITVOX_INLINE float largest_of(const float* x, size_t count) {
+    Run16 most[4];
+    for (Run16& run : most) run = Run16{} - __builtin_inff();
+    for (size_t i = 0; i < count; i += kScores) {
+        for (size_t j = 0; j < 4; ++j) {
+            Run16 run;
+            std::memcpy(&run, x + i + 16 * j, sizeof run);
+            most[j] = run > most[j] ? run : most[j];
+        }
+    }
+    float largest = -__builtin_inff();
+    for (const Run16& run : most) {
+        for (size_t lane = 0; lane < 16; ++lane) largest = run[lane] > largest ? run[lane] : largest;
+    }
+    return largest;
+}
+
+// A common factor of all scores' powers, as the rounding of `shift` leaves it, is also one of their sum.
+float exponentials(float* x, const float* mask, size_t count, float scale) {
+    if (mask) {
+        for (size_t i = 0; i < count; ++i) x[i] = __builtin_fmaf(x[i], scale, mask[i]);
+        scale = 1.0f;
+    }
+    const size_t steps = (count + kScores - 1) / kScores * kScores;
+    for (size_t i = count; i < steps; ++i) x[i] = -__builtin_inff();
+    const float factor = scale * 1.44269504f, shift = largest_of(x, steps) * -factor;
+    Run16 sums[4] = {};
+    for (size_t i = 0; i < steps; i += kScores) {
+        for (size_t j = 0; j < kScores; ++j)
+            x[i + j] = power_of_two(__builtin_fmaf(x[i + j], factor, shift));
+        for (size_t j = 0; j < 4; ++j) {
+            Run16 run;
+            std::memcpy(&run, x + i + 16 * j, sizeof run);
+            sums[j] += run;
+        }
+    }
+    const Run16 run = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    float sum = 0.0f;
+    for (size_t lane = 0; lane < 16; ++lane) sum += run[lane];
+    return sum;
 }
 
 }  // namespace

@@ -102,7 +102,9 @@ struct Avx2::Sum<8> {
     }
 };
 
-bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool supported() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
 
 constexpr Kernels kTable = make_kernels<Avx2>("avx2", supported);
 

@@ -9,7 +9,7 @@ namespace {
 bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
-           __builtin_cpu_supports("fma");
+           __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 
 constexpr Kernels kTable = make_kernels<YmmVnni>("avx512vnni_ymm", supported);

@@ -5,6 +5,7 @@
 
 #include "format.h"
 #include "kernels.h"
+#include "products.h"
 #include "rows.h"
 
 namespace bitvox {
@@ -79,6 +80,23 @@ void panel_tile(const Tile& t, int, int rows, int blocks) {
     }
 }
 
+void product(const Product& p) {
+    const float* floats = static_cast<const float*>(p.b);
+    const uint16_t* halves = static_cast<const uint16_t*>(p.b);
+    for (int row = 0; row < p.rows; ++row) {
+        for (int column = 0; column < p.columns; ++column) {
+            float& c = p.c[row * p.c_stride + column];
+            float sum = p.resumes ? c : 0.0f;
+            for (int d = 0; d < p.depth; ++d) {
+                const ptrdiff_t at = d * p.b_stride + column;
+                const float b = p.halves ? one_float(halves[at]) : floats[at];
+                sum = std::fma(p.a[row * p.a_stride + d], b, sum);
+            }
+            c = sum;
+        }
+    }
+}
+
 bool supported() { return true; }
 Heights heights(int, bool) { return {0, kMaxRows}; }
 int panel_bytes(int) { return 1; }
@@ -105,7 +123,10 @@ constexpr Kernels kTable = {"scalar",
                             widen_halves,
                             gelu,
                             normalise,
-                            filter};
+                            normalise_row,
+                            filter,
+                            product,
+                            exponentials};
 
 }  // namespace
 

@@ -4,6 +4,7 @@
 // (panel_kind) and what unpacking subtracts from every code (code_bias).
 #pragma once
 
+#include "products.h"
 #include "rows.h"
 #include "tiles.h"
 
@@ -95,7 +96,10 @@ constexpr Kernels make_kernels(const char* name, bool (*supported)()) {
             widen_halves,
             gelu,
             normalise,
-            filter};
+            normalise_row,
+            filter,
+            product<V>,
+            exponentials};
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ struct Ymm {
     using Floats = __m256;
     static constexpr int kVectors = 2;
     static constexpr int kBytes = 32;
+    static constexpr int kProductRows = 6, kProductVectors = 2;
     static constexpr int kStepRows = 0;
     static int code_bias(int) { return 0; }
 
@@ -45,6 +46,9 @@ struct Ymm {
         return _mm256_loadu_si256(static_cast<const __m256i*>(p));
     }
     static BITVOX_INLINE __m256 load(const float* p) { return _mm256_loadu_ps(p); }
+    static BITVOX_INLINE __m256 load_halves(const uint16_t* p) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
     static BITVOX_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
     static BITVOX_INLINE void store(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
     static BITVOX_INLINE __m256i broadcast(int32_t v) { return _mm256_set1_epi32(v); }

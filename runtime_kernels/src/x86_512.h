@@ -17,6 +17,7 @@ struct Zmm {
     using Floats = __m512;
     static constexpr int kVectors = 1;
     static constexpr int kBytes = 64;
+    static constexpr int kProductRows = 6, kProductVectors = 4;
 
     template <int bits>
     struct Sum {
@@ -51,6 +52,9 @@ struct Zmm {
 
     static BITVOX_INLINE __m512i load(const void* p) { return _mm512_loadu_si512(p); }
     static BITVOX_INLINE __m512 load(const float* p) { return _mm512_loadu_ps(p); }
+    static BITVOX_INLINE __m512 load_halves(const uint16_t* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
     static BITVOX_INLINE void store(void* p, __m512i v) { _mm512_storeu_si512(p, v); }
     static BITVOX_INLINE void store(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
     static BITVOX_INLINE __m512i broadcast(int32_t v) { return _mm512_set1_epi32(v); }

@@ -1,5 +1,4 @@
-// The operators for ExecuTorch: layers that compute on packed n-bit weights where the program keeps them, and
-// the float layers over a waveform that would take longer than those.
+// The operators for ExecuTorch: layers that compute on packed n-bit weights where the program keeps them.
 //
 // Loading this library registers them all. The schemas, and what each argument means, are in operators.py.
 #include <executorch/extension/kernel_util/make_boxed_from_unboxed_functor.h>
@@ -11,6 +10,7 @@
 #include <optional>
 #include <string_view>
 
+#include "arguments.h"
 #include "bitvox/nbit.h"
 #include "memory.h"
 
@@ -23,6 +23,11 @@ using executorch::runtime::Error;
 using executorch::runtime::KernelRuntimeContext;
 
 using bitvox::aligned_weight;
+using bitvox::dense;
+using bitvox::Floats;
+using bitvox::is_constant;
+using bitvox::read_activation;
+using bitvox::refuse;
 using bitvox::LentPool;
 using bitvox::workspace;
 
@@ -34,30 +39,11 @@ struct Arguments {
     const void* weight = nullptr;
     size_t weight_bytes = 0;
     nbit_shape shape{};
-    const float* bias = nullptr;
+    Floats bias;
     nbit_activation activation = NBIT_ACTIVATION_NONE;
     float x_scale = 0;
     int32_t x_zero = 0;
 };
-
-bool dense(const Tensor& tensor, ScalarType type) {
-    return tensor.scalar_type() == type && executorch::runtime::tensor_is_default_dim_order(tensor);
-}
-
-Error refuse(const char* name, nbit_status status) {
-    ET_LOG(Error, "%s: %s", name, nbit_status_text(status));
-    return Error::InvalidArgument;
-}
-
-bool read_activation(const char* name, std::string_view activation, nbit_activation* found) {
-    if (activation == "none") *found = NBIT_ACTIVATION_NONE;
-    else if (activation == "gelu") *found = NBIT_ACTIVATION_GELU;
-    else {
-        ET_LOG(Error, "%s: activation is neither none nor gelu", name);
-        return false;
-    }
-    return true;
-}
 
 Arguments read_arguments(const char* name, const Tensor& x, const Tensor& weight,
                          const std::optional<Tensor>& bias, int64_t outputs, std::string_view activation,
@@ -84,11 +70,11 @@ Arguments read_arguments(const char* name, const Tensor& x, const Tensor& weight
         return a;
     }
     if (bias) {
-        if (!dense(*bias, ScalarType::Float) || bias->numel() != outputs) {
-            ET_LOG(Error, "%s: bias must hold %lld floats", name, static_cast<long long>(outputs));
+        if (!is_constant(*bias, outputs)) {
+            ET_LOG(Error, "%s: bias must hold %lld floats or halves", name, static_cast<long long>(outputs));
             return a;
         }
-        a.bias = bias->const_data_ptr<float>();
+        a.bias = Floats(*bias);
     }
     if (!read_activation(name, activation, &a.activation)) return a;
     // Written so that NaN is refused too.
@@ -125,7 +111,7 @@ Error run_linear(const Tensor& x, const Arguments& a, Tensor& out) {
     call.x_stride = a.shape.depth;
     call.x_scale = a.x_scale;
     call.x_zero = a.x_zero;
-    call.bias = a.bias;
+    call.bias = a.bias.data();
     call.activation = a.activation;
     call.y = out.mutable_data_ptr<float>();
     call.y_stride = a.shape.outputs;
@@ -169,7 +155,7 @@ Error run_conv1d(const Tensor& x, const Arguments& a, const Geometry& g, Tensor&
     call.groups = int32_t(g.groups);
     call.x_scale = a.x_scale;
     call.x_zero = a.x_zero;
-    call.bias = a.bias;
+    call.bias = a.bias.data();
     call.activation = a.activation;
     int64_t frames = 0;
     nbit_status status = nbit_conv1d_frames(&call, &frames);
@@ -187,69 +173,6 @@ Error run_conv1d(const Tensor& x, const Arguments& a, const Geometry& g, Tensor&
     if (!call.workspace) return Error::MemoryAllocationFailed;
     status = nbit_conv1d(&call);
     return status == NBIT_OK ? Error::Ok : refuse("bitvox::conv1d", status);
-}
-
-bool floats(const Tensor& tensor, int64_t count) {
-    return dense(tensor, ScalarType::Float) && int64_t(tensor.numel()) == count;
-}
-
-Error run_wave_conv1d(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t stride,
-                      Tensor& out) {
-    if (!dense(x, ScalarType::Float) || !dense(out, ScalarType::Float) || !dense(weight, ScalarType::Float) ||
-        x.dim() != 3 || weight.dim() != 3 || x.size(1) != 1 || weight.size(1) != 1 || stride < 1 ||
-        stride > weight.size(2) || (bias && !floats(*bias, weight.size(0)))) {
-        ET_LOG(Error, "bitvox::wave_conv1d: x must be [B, 1, T], weight [N, 1, taps], both dense floats");
-        return Error::InvalidArgument;
-    }
-    nbit_wave_conv1d_call call{};
-    call.x = x.const_data_ptr<float>();
-    call.batch = x.size(0);
-    call.frames = x.size(2);
-    call.weight = weight.const_data_ptr<float>();
-    call.outputs = int32_t(weight.size(0));
-    call.taps = int32_t(weight.size(2));
-    call.stride = int32_t(stride);
-    call.bias = bias ? bias->const_data_ptr<float>() : nullptr;
-    int64_t frames = 0;
-    nbit_status status = nbit_wave_conv1d_frames(&call, &frames);
-    if (status != NBIT_OK) return refuse("bitvox::wave_conv1d", status);
-    const SizesType sizes[] = {SizesType(call.batch), SizesType(call.outputs), SizesType(frames)};
-    const Error resized = executorch::runtime::resize_tensor(out, {sizes, 3});
-    if (resized != Error::Ok) return resized;
-    call.y = out.mutable_data_ptr<float>();
-    LentPool pool(int(executorch::extension::get_thread_count()));
-    call.pool = pool.get();
-    status = nbit_wave_conv1d_workspace(&call, &call.workspace_bytes);
-    if (status != NBIT_OK) return refuse("bitvox::wave_conv1d", status);
-    call.workspace = workspace(call.workspace_bytes);
-    if (!call.workspace) return Error::MemoryAllocationFailed;
-    status = nbit_wave_conv1d(&call);
-    return status == NBIT_OK ? Error::Ok : refuse("bitvox::wave_conv1d", status);
-}
-
-Error run_instance_norm(const Tensor& x, const Tensor& scale, const Tensor& bias, double epsilon,
-                        std::string_view activation, Tensor& out) {
-    nbit_instance_norm_call call{};
-    if (!read_activation("bitvox::instance_norm", activation, &call.activation)) return Error::InvalidArgument;
-    if (!dense(x, ScalarType::Float) || !dense(out, ScalarType::Float) || x.dim() != 3 ||
-        !floats(scale, x.size(1)) || !floats(bias, x.size(1))) {
-        ET_LOG(Error, "bitvox::instance_norm: x must be [B, C, T], scale and bias [C], all dense floats");
-        return Error::InvalidArgument;
-    }
-    const Error resized = executorch::runtime::resize_tensor(out, x.sizes());
-    if (resized != Error::Ok) return resized;
-    call.x = x.const_data_ptr<float>();
-    call.batch = x.size(0);
-    call.channels = x.size(1);
-    call.frames = x.size(2);
-    call.scale = scale.const_data_ptr<float>();
-    call.bias = bias.const_data_ptr<float>();
-    call.epsilon = float(epsilon);
-    call.y = out.mutable_data_ptr<float>();
-    LentPool pool(int(executorch::extension::get_thread_count()));
-    call.pool = pool.get();
-    const nbit_status status = nbit_instance_norm(&call);
-    return status == NBIT_OK ? Error::Ok : refuse("bitvox::instance_norm", status);
 }
 
 Tensor& linear_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& weight,
@@ -274,23 +197,7 @@ Tensor& conv1d_out(KernelRuntimeContext& context, const Tensor& x, const Tensor&
     return out;
 }
 
-Tensor& wave_conv1d_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& weight,
-                        std::optional<Tensor> bias, int64_t stride, Tensor& out) {
-    const Error error = run_wave_conv1d(x, weight, bias, stride, out);
-    if (error != Error::Ok) context.fail(error);
-    return out;
-}
-
-Tensor& instance_norm_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& scale,
-                          const Tensor& bias, double epsilon, std::string_view activation, Tensor& out) {
-    const Error error = run_instance_norm(x, scale, bias, epsilon, activation, out);
-    if (error != Error::Ok) context.fail(error);
-    return out;
-}
-
 EXECUTORCH_LIBRARY(bitvox, "linear.out", linear_out);
 EXECUTORCH_LIBRARY(bitvox, "conv1d.out", conv1d_out);
-EXECUTORCH_LIBRARY(bitvox, "wave_conv1d.out", wave_conv1d_out);
-EXECUTORCH_LIBRARY(bitvox, "instance_norm.out", instance_norm_out);
 
 }  // namespace

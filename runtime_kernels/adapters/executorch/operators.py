@@ -10,7 +10,11 @@ q = clip(rint(x / x_scale) + x_zero, -128, 127).
 
 `bitvox::wave_conv1d` is a float Conv1d of x [B, 1, T] with weight [N, 1, taps] and no padding.
 `bitvox::instance_norm` gives each channel of x [B, C, T] its own mean and variance over T, as a group norm
-with a group per channel, and then applies the activation.
+with a group per channel, and then applies the activation. `bitvox::layer_norm` normalises the last dimension
+of x + added, or of x where added is None. `bitvox::attention` is softmax(scale * q k^T) v, head by head, of
+q, k and v [B, T, heads * width].
+
+Constants of all of them may be float16.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ _CONV1D = (
 
 _WAVE_CONV1D = "(Tensor x, Tensor weight, Tensor? bias, int stride"
 _INSTANCE_NORM = "(Tensor x, Tensor scale, Tensor bias, float epsilon, str activation"
+_LAYER_NORM = "(Tensor x, Tensor? added, Tensor scale, Tensor bias, float epsilon"
+_ATTENTION = "(Tensor q, Tensor k, Tensor v, int heads, float scale"
 
 _library = torch.library.Library("bitvox", "FRAGMENT")
 for _name, _arguments in (
@@ -37,6 +43,8 @@ for _name, _arguments in (
     ("conv1d", _CONV1D),
     ("wave_conv1d", _WAVE_CONV1D),
     ("instance_norm", _INSTANCE_NORM),
+    ("layer_norm", _LAYER_NORM),
+    ("attention", _ATTENTION),
 ):
     _library.define(f"{_name}{_arguments}) -> Tensor")
     _library.define(f"{_name}.out{_arguments}, *, Tensor(a!) out) -> Tensor(a!)")
@@ -88,6 +96,16 @@ def _fake_instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float, 
     return torch.empty_like(x)
 
 
+@torch.library.register_fake("bitvox::layer_norm")
+def _fake_layer_norm(x: Tensor, added: Tensor | None, scale: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("bitvox::attention")
+def _fake_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    return torch.empty_like(q)
+
+
 def _linear(
     x: Tensor,
     weight: Tensor,
@@ -100,7 +118,7 @@ def _linear(
     packed = _packed(weight, outputs)
     rows = x.reshape(-1, x.shape[-1])
     y = api.linear(
-        rows, packed, bias, 1, _activation(activation), x_scale=x_scale or None, x_zero_point=x_zero
+        rows, packed, _floats(bias), 1, _activation(activation), x_scale=x_scale or None, x_zero_point=x_zero
     )
     return y.reshape(*x.shape[:-1], outputs)
 
@@ -122,7 +140,7 @@ def _conv1d(
     y: Tensor = api.conv1d(
         x.contiguous(),
         _packed(weight, outputs),
-        bias,
+        _floats(bias),
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -148,12 +166,27 @@ def _activation(name: str) -> api.Activation:
 
 
 def _wave_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    return functional.conv1d(x, weight, bias, stride)
+    return functional.conv1d(x, weight.float(), _floats(bias), stride)
 
 
 def _instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float, activation: str) -> Tensor:
-    y = functional.group_norm(x, x.shape[1], scale, bias, epsilon)
+    y = functional.group_norm(x, x.shape[1], scale.float(), bias.float(), epsilon)
     return y if _activation(activation) is None else functional.gelu(y)
+
+
+def _layer_norm(x: Tensor, added: Tensor | None, scale: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    x = x if added is None else x + added
+    return functional.layer_norm(x, x.shape[-1:], scale.float(), bias.float(), epsilon)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    queries, keys, values = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+    scores = torch.softmax(scale * (queries @ keys.transpose(2, 3)), dim=-1)
+    return (scores @ values).transpose(1, 2).flatten(2)
+
+
+def _floats(constant: Tensor | None) -> Tensor | None:
+    return None if constant is None else constant.float()
 
 
 def _linear_out(*arguments: object, out: Tensor) -> Tensor:
@@ -172,6 +205,14 @@ def _instance_norm_out(*arguments: object, out: Tensor) -> Tensor:
     return out.copy_(_instance_norm(*arguments))  # type: ignore[arg-type]
 
 
+def _layer_norm_out(*arguments: object, out: Tensor) -> Tensor:
+    return out.copy_(_layer_norm(*arguments))  # type: ignore[arg-type]
+
+
+def _attention_out(*arguments: object, out: Tensor) -> Tensor:
+    return out.copy_(_attention(*arguments))  # type: ignore[arg-type]
+
+
 _library.impl("linear", _linear, "CPU")
 _library.impl("conv1d", _conv1d, "CPU")
 _library.impl("linear.out", _linear_out, "CPU")
@@ -180,3 +221,7 @@ _library.impl("wave_conv1d", _wave_conv1d, "CPU")
 _library.impl("instance_norm", _instance_norm, "CPU")
 _library.impl("wave_conv1d.out", _wave_conv1d_out, "CPU")
 _library.impl("instance_norm.out", _instance_norm_out, "CPU")
+_library.impl("layer_norm", _layer_norm, "CPU")
+_library.impl("attention", _attention, "CPU")
+_library.impl("layer_norm.out", _layer_norm_out, "CPU")
+_library.impl("attention.out", _attention_out, "CPU")

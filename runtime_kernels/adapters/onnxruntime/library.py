@@ -14,7 +14,8 @@ from bitvox.runtime_kernels import _native  # type: ignore[attr-defined]
 
 LIBRARY_NAME = "libbitvox_onnxruntime.so"
 DOMAIN = "bitvox"
-OPERATORS = tuple(f"{DOMAIN}:{name}" for name in ("InstanceNorm1d", "NBitConv1d", "NBitLinear", "NBitLookup"))
+_NAMES = ("Attention", "CachedAttention", "InstanceNorm1d", "NBitConv1d", "NBitLinear", "NBitLookup")
+OPERATORS = tuple(f"{DOMAIN}:{name}" for name in _NAMES)
 
 # A library that registers operators cannot see the session's thread count: it is told by this entry.
 _THREADS_ENTRY = "bitvox.intra_op_num_threads"

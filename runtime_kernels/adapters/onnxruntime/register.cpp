@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 
+#include "attention.h"
 #include "instance_norm.h"
 #include "nbit_conv1d.h"
 #include "nbit_linear.h"
@@ -78,15 +79,24 @@ struct Registry {
     Operator<NBitConv1d> conv1d;
     Operator<NBitLookup> lookup;
     Operator<InstanceNorm1d> norm;
+    Operator<Attention> attention;
+    Operator<CachedAttention> cached_attention;
     OrtCustomOpDomain* domain = nullptr;
 
     Registry(const OrtApi& api, int count)
-        : threads(count), linear(api, threads), conv1d(api, threads), lookup(api, threads), norm(api, threads) {
+        : threads(count),
+          linear(api, threads),
+          conv1d(api, threads),
+          lookup(api, threads),
+          norm(api, threads),
+          attention(api, threads),
+          cached_attention(api, threads) {
         require(api, api.CreateCustomOpDomain(kDomain, &domain));
-        require(api, api.CustomOpDomain_Add(domain, &linear));
-        require(api, api.CustomOpDomain_Add(domain, &conv1d));
-        require(api, api.CustomOpDomain_Add(domain, &lookup));
-        require(api, api.CustomOpDomain_Add(domain, &norm));
+        for (OrtCustomOp* op : {static_cast<OrtCustomOp*>(&linear), static_cast<OrtCustomOp*>(&conv1d),
+                                static_cast<OrtCustomOp*>(&lookup), static_cast<OrtCustomOp*>(&norm),
+                                static_cast<OrtCustomOp*>(&attention),
+                                static_cast<OrtCustomOp*>(&cached_attention)})
+            require(api, api.CustomOpDomain_Add(domain, op));
     }
 };
 

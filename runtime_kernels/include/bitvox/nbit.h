@@ -171,7 +171,7 @@ NBIT_API nbit_status nbit_conv1d_frames(const nbit_conv1d_call* call, int64_t* f
 NBIT_API nbit_status nbit_conv1d_workspace(const nbit_conv1d_call* call, size_t* bytes);
 NBIT_API nbit_status nbit_conv1d(const nbit_conv1d_call* call);
 
-/* ---- The first layers over a waveform, in float ---- */
+/* ---- The first layers over a waveform, and norms, in float ---- */
 
 /* y[b, n, t] = bias[n] + sum_j weight[n, j] * x[b, t * stride + j]: a Conv1d with one input channel and no
  * padding. */
@@ -207,6 +207,55 @@ typedef struct {
 } nbit_instance_norm_call;
 
 NBIT_API nbit_status nbit_instance_norm(const nbit_instance_norm_call* call);
+
+/* y[r] = x[r] + added[r], less its mean, over its standard deviation, scaled and shifted: a layer norm over what
+ * a residual connection adds up. */
+typedef struct {
+    const float* x;     /* [rows, width] */
+    const float* added; /* the shape of x, or NULL */
+    int64_t rows;
+    int32_t width;
+    const float* scale; /* [width] */
+    const float* bias;  /* [width] */
+    float epsilon;
+    float* y; /* the shape of x; may be x or added */
+    const char* isa;
+    nbit_pool* pool;
+} nbit_layer_norm_call;
+
+NBIT_API nbit_status nbit_layer_norm(const nbit_layer_norm_call* call);
+
+/* ---- Attention, in float ---- */
+
+/* Rows of every head of every item: row r of head h of item b starts at data + b * batch + h * head + r * row
+ * elements, and its own elements are dense. */
+typedef struct {
+    const void* data;
+    int64_t batch, head, row;
+} nbit_heads;
+
+/* y[b, m, h] = sum_t w[t] v[b, t, h], w = softmax over t of scale * (q[b, m, h] . k[b, t, h]) + mask[b, h, m, t],
+ * for every query m of every head h. Scores of a few queries exist at a time. A score that is NaN, or a query
+ * whose mask is -infinity for all keys, gives NaN. */
+typedef struct {
+    int64_t batch, queries, keys;
+    int32_t heads, width; /* of a query, a key and a value */
+    nbit_heads q;         /* floats; rows are queries */
+    nbit_heads k;         /* rows are keys, or elements of all keys where keys_across */
+    nbit_heads v;         /* rows are keys */
+    int32_t keys_across;  /* 1: k[b, h] is [width, keys], else [keys, width] */
+    int32_t halves;       /* 1: k and v hold IEEE halves, which takes keys_across; 0: floats */
+    nbit_heads mask;      /* floats; rows are queries, their elements keys; data NULL: none */
+    float scale;          /* above 0 */
+    float* y;             /* [batch, queries, heads, width], dense */
+    const char* isa;
+    nbit_pool* pool;
+    void* workspace;
+    size_t workspace_bytes;
+} nbit_attention_call;
+
+NBIT_API nbit_status nbit_attention_workspace(const nbit_attention_call* call, size_t* bytes);
+NBIT_API nbit_status nbit_attention(const nbit_attention_call* call);
 
 #ifdef __cplusplus
 }

@@ -156,6 +156,71 @@ void agree_conv(Random& random, nbit_pool* pool) {
     }
 }
 
+struct AttentionCase {
+    int batch, heads, queries, keys, width;
+    bool halves, masked;
+};
+
+// Rows as linears leave them, or keys and values by head as a cache keeps them.
+nbit_attention_call attention_of(const AttentionCase& c, const Guarded& q, const Guarded& k, const Guarded& v,
+                                 const Guarded& mask, const Guarded& y) {
+    const int64_t columns = int64_t(c.heads) * c.width, item = c.keys * columns;
+    nbit_attention_call call{};
+    call.batch = c.batch;
+    call.queries = c.queries;
+    call.keys = c.keys;
+    call.heads = c.heads;
+    call.width = c.width;
+    call.scale = 0.3f;
+    call.q = {q.as<float>(), c.queries * columns, c.width, columns};
+    call.k = {k.as<char>(), item, c.width, columns};
+    call.v = {v.as<char>(), item, c.width, columns};
+    if (c.halves) {
+        call.keys_across = call.halves = 1;
+        call.k = {k.as<char>(), item, int64_t(c.keys) * c.width, c.keys};
+        call.v = {v.as<char>(), item, int64_t(c.keys) * c.width, c.width};
+    }
+    if (c.masked) call.mask = {mask.as<float>(), int64_t(c.queries) * c.keys, 0, c.keys};
+    call.y = y.as<float>();
+    return call;
+}
+
+void agree_attention(Random& random, nbit_pool* pool) {
+    const int counts[] = {1, 2, 7, 8, 15, 47, 48, 49, 64, 100}, widths[] = {1, 3, 16, 20, 48, 64, 70};
+    for (int i = 0; i < 40; ++i) {
+        const AttentionCase c = {1 + random.below(2),      1 + random.below(3),     counts[random.below(10)],
+                                 counts[random.below(10)], widths[random.below(7)], random.below(3) == 0,
+                                 random.below(3) == 0};
+        const size_t queries = size_t(c.batch) * c.queries * c.heads * c.width;
+        const size_t keys = size_t(c.batch) * c.keys * c.heads * c.width, kept = c.halves ? 2 : 4;
+        const size_t masked = size_t(c.batch) * c.queries * c.keys;
+        Guarded q(queries * 4), k(keys * kept), v(keys * kept), mask(masked * 4), expected(queries * 4);
+        for (size_t e = 0; e < queries; ++e) q.as<float>()[e] = random.normal();
+        for (size_t e = 0; e < keys; ++e) {
+            for (const Guarded* kv : {&k, &v}) {
+                // Finite halves of any size, subnormal ones too.
+                if (c.halves) kv->as<uint16_t>()[e] = uint16_t(random.below(2) << 15 | random.below(0x4400));
+                else kv->as<float>()[e] = random.normal();
+            }
+        }
+        for (size_t e = 0; e < masked; ++e) mask.as<float>()[e] = random.normal();
+        nbit_attention_call call = attention_of(c, q, k, v, mask, expected);
+        call.isa = "scalar";
+        run(call);
+        for (const char* isa : isas()) {
+            Guarded y(queries * 4);
+            call = attention_of(c, q, k, v, mask, y);
+            call.isa = isa;
+            call.pool = random.below(2) ? pool : nullptr;
+            run(call);
+            if (std::memcmp(y.as<char>(), expected.as<char>(), queries * 4) == 0) continue;
+            std::printf("%s: %d x %d heads, %d queries, %d keys, width %d, halves %d, masked %d\n", isa, c.batch,
+                        c.heads, c.queries, c.keys, c.width, c.halves, c.masked);
+            require(false, "attention differs from the scalar path");
+        }
+    }
+}
+
 // One header with some bytes replaced, in a buffer of its old size.
 void fuzz_header(Random& random) {
     const nbit_shape shape = {
@@ -234,6 +299,7 @@ int main(int argc, char** argv) {
         require(pool != nullptr, "nbit_pool_create");
         agree_linear(random, pool);
         agree_conv(random, pool);
+        agree_attention(random, pool);
         nbit_pool_destroy(pool);
     } else {
         for (int i = std::atoi(argv[3]); i > 0; --i) {

@@ -113,6 +113,15 @@ inline void run(nbit_linear_call& call) {
     require(nbit_linear(&call), "nbit_linear");
 }
 
+inline void run(nbit_attention_call& call) {
+    size_t bytes = 0;
+    require(nbit_attention_workspace(&call, &bytes), "nbit_attention_workspace");
+    Guarded workspace(bytes);
+    call.workspace = workspace.aligned();
+    call.workspace_bytes = bytes;
+    require(nbit_attention(&call), "nbit_attention");
+}
+
 inline void run(nbit_conv1d_call& call) {
     size_t bytes = 0;
     require(nbit_conv1d_workspace(&call, &bytes), "nbit_conv1d_workspace");
