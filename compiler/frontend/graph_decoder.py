@@ -51,7 +51,8 @@ class GraphDecoder:
         for name, values in cross.items():
             layer = name.rpartition(".")[2]
             if name.startswith("cross.value"):  # [1, heads, positions, width]: as a step has them
-                past[f"{_PAST}key.{layer}"] = past[f"{_PAST}value.{layer}"] = values[:, :, :0]
+                nothing = values[:, :, :0].astype(np.float32)
+                past[f"{_PAST}key.{layer}"] = past[f"{_PAST}value.{layer}"] = nothing
         return Caches(cross, past)
 
     def step(self, state: Caches, tokens: Tokens) -> tuple[FloatArray, Caches]:

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from bitvox.compiler.lowering.packed import PackedModel
+from bitvox.exporters.onnx.attention import fuse_attention
 from bitvox.exporters.onnx.data_file import DATA_FILE, DataWriter
 from bitvox.exporters.onnx.forms import SiteValues, SiteWriter, StoredWeight
 from bitvox.exporters.onnx.norms import fuse_norms, is_exact_gelu, sole_reader
@@ -58,19 +59,19 @@ def write_model(skeleton: bytes, packed: PackedModel, folder: Path) -> WrittenMo
         packed: Weights of every site, in the order of `SpeechModel.sites`.
         folder: Existing folder.
     """
+    models = load_skeleton(skeleton)
+    if packed.plan.kernels == "packed":
+        for model in models.values():
+            fuse_norms(model)
+        fuse_attention(models)
     with (folder / DATA_FILE).open("wb") as stream:
-        graphs = tuple(
-            _write_graph(name, model, packed, stream, folder)
-            for name, model in load_skeleton(skeleton).items()
-        )
+        graphs = tuple(_write_graph(name, model, packed, stream, folder) for name, model in models.items())
     return WrittenModel(graphs, folder / DATA_FILE)
 
 
 def _write_graph(
     name: str, model: ir.Model, packed: PackedModel, stream: BinaryIO, folder: Path
 ) -> WrittenGraph:
-    if packed.plan.kernels == "packed":
-        fuse_norms(model)
     data = DataWriter(model.graph, stream, folder, packed.plan.storage, packed.plan.kernels)
     sites = _write_sites(model.graph, packed, data)
     halve_constants(model.graph)

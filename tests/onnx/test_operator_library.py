@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from library_models import layer_node, require_library, save_graph, save_model
-from onnx import helper
+from onnx import TensorProto, helper
 
 from bitvox import session_options
 from bitvox.compiler.passes.quantizer import RUN_FRAMES
@@ -178,3 +178,39 @@ def test_a_file_that_is_no_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("BITVOX_ONNXRUNTIME_LIBRARY", str(tmp_path / "text.so"))
     with pytest.raises(InputError, match=r"text\.so: ONNX Runtime .* does not take it"):
         session_options()
+
+
+@pytest.mark.parametrize("rows", [1, 13])
+def test_attention_is_its_specification(tmp_path: Path, rows: int) -> None:
+    random = np.random.default_rng(1)
+    q, k, v = (random.standard_normal((2, size, 3, 20)).astype(np.float32) for size in (rows, 70, 70))
+    expected = reference.attention(q, k, v, 0.3).reshape(2, rows, 60)
+    for name, kept, parts in (
+        ("Attention", TensorProto.FLOAT, [part.reshape(2, -1, 60) for part in (q, k, v)]),
+        (
+            "CachedAttention",
+            TensorProto.FLOAT16,
+            [q.reshape(2, rows, 60), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)],
+        ),
+    ):
+        types = (TensorProto.FLOAT, kept, kept)
+        inputs = {
+            port: np.ascontiguousarray(part, helper.tensor_dtype_to_np_dtype(dtype))
+            for port, part, dtype in zip("qkv", parts, types, strict=True)
+        }
+        node = helper.make_node(name, list("qkv"), ["y"], domain="bitvox", heads=3, scale=0.3)
+        ports = [
+            helper.make_tensor_value_info(port, dtype, [None] * inputs[port].ndim)
+            for port, dtype in zip("qkv", types, strict=True)
+        ]
+        output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid("bitvox", 1)]
+        graph = helper.make_graph([node], "attention", ports, [output])
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        (y,) = open_model(path).run(None, inputs)
+        # Halves have 11 bits.
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5 if kept == TensorProto.FLOAT else 4e-3)
+        with pytest.raises(Exception, match=f"bitvox:{name}: q, k and v"):
+            open_model(path).run(None, {**inputs, "v": inputs["v"][:1]})
