@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import RequestError
-from bitvox.exporters.executorch.graph import SiteForm, filters_waveform
+from bitvox.exporters.executorch.graph import SiteForm, filters_waveform, float_type
 from bitvox.exporters.executorch.program import (
     NAMESPACE,
     PackedConstant,
@@ -15,6 +15,7 @@ from bitvox.exporters.executorch.program import (
     constant_of,
     kernel_calls,
 )
+from bitvox.exporters.onnx.resident import aligned
 
 DELEGATE = "XnnpackBackend"
 
@@ -34,8 +35,10 @@ def kernels_reached(
     position_of = _positions(program)
     reached = {}
     for index, form in enumerate(forms):
-        weight = constants[index].weight if index in constants else _own_weight(form)
-        positions = position_of.get(weight, [])
+        weight = constants[index].weight if index in constants else _own_weight(form, bool(constants))
+        # A program that was read holds what pads a constant, too.
+        padded = weight.ljust(aligned(len(weight)), b"\0")
+        positions = [at for stored in {weight, padded} for at in position_of.get(stored, [])]
         if index in constants and len(positions) != 1:
             raise RequestError(
                 f"site '{form.site.name}': its weight is in the program {len(positions)} times"
@@ -89,9 +92,9 @@ def _positions(program: Program) -> dict[bytes, list[int]]:
     return positions
 
 
-def _own_weight(form: SiteForm) -> bytes:
-    """What a kernel of ExecuTorch's would be given, had the delegate not taken the site."""
+def _own_weight(form: SiteForm, packed: bool) -> bytes:
+    """What a kernel of the program's would be given, had the delegate not taken the site."""
     if form.stock is not None:
         return form.stock.codes.numpy().tobytes()
     assert form.weight is not None
-    return form.weight.tobytes()
+    return form.weight.astype(float_type(form.site, "packed" if packed else "stock")).tobytes()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
+
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.passes.plan import Activations, Granularity, Kernels
+from bitvox.exporters.executorch.graph import float_type
 from bitvox.exporters.executorch.program import ALIGNMENT, PackedConstant, placeholder
 from bitvox.exporters.executorch.skeleton import shipped_program, usual_forms
 from bitvox.exporters.executorch.stock import stored_form
@@ -28,7 +31,7 @@ class ExecutorchCosts:
         }
         program = shipped_program(skeleton, forms).filled(waiting)
         placeholders = ALIGNMENT * len(waiting)
-        in_program = sum(4 * form.weight.size for form in forms if form.weight is not None)
+        in_program = sum(self._float_bytes(form.site) for form in forms if form.weight is not None)
         self.fixed = len(program.to_bytes()) - placeholders - in_program
 
     def corrected(self, missed: int) -> ExecutorchCosts:
@@ -42,12 +45,15 @@ class ExecutorchCosts:
         if self._kernels == "stock":
             bits, activations = stored_form(site, bits, activations)
         if bits is None or activations == "float":
-            return 4 * site.weights
+            return self._float_bytes(site)
         if self._kernels == "packed":
             return aligned(resident_bytes(site, bits))
         row = site.weights // site.channels
         codes = site.channels * (-(-row // 2) if bits == 4 else row)
         return _segment(codes) + _segment(4 * site.channels)
+
+    def _float_bytes(self, site: Site) -> int:
+        return np.dtype(float_type(site, self._kernels)).itemsize * site.weights
 
 
 def _segment(size: int) -> int:

@@ -16,7 +16,9 @@ import torch
 
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.lowering.packed import PackedModel, PackedSite, PackedTensor
-from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.passes.plan import Kernels, QuantPlan
+from bitvox.exporters.executorch.attention import fuse_attention
+from bitvox.exporters.executorch.halves import store_halves
 from bitvox.exporters.executorch.norms import fuse_norms, only_gelu
 from bitvox.exporters.executorch.products import plain_products
 from bitvox.exporters.executorch.program import placeholder
@@ -101,6 +103,7 @@ def write_forms(
         activation = "none" if gelu is None else "gelu"
         with graph.inserting_before(node):
             written = _write(module, node, index, form, activation, packed)
+        written.meta["val"] = node.meta["val"]
         for replaced in (gelu, node):
             if replaced is not None:
                 replaced.replace_all_uses_with(written)
@@ -110,7 +113,9 @@ def write_forms(
         values.append((source, written, activation))
     if packed:
         fuse_norms(graph)
+        fuse_attention(graph)
         plain_products(graph)
+        store_halves(module)
     exposed = _expose(graph, values) if expose else ()
     graph.lint()
     module.recompile()
@@ -167,6 +172,11 @@ def filters_waveform(site: Site) -> bool:
     if site.conv is None or site.shape[1] != 1 or site.conv.stride > site.shape[2]:
         return False
     return (site.conv.padding, site.conv.dilation, site.conv.groups) == (0, 1, 1)
+
+
+def float_type(site: Site, kernels: Kernels) -> type[np.floating]:
+    """Type in which a program holds the weight of a site at full precision, which float16 holds exactly."""
+    return np.float16 if kernels == "packed" and filters_waveform(site) else np.float32
 
 
 def _constant(module: torch.fx.GraphModule, name: str, value: torch.Tensor) -> torch.fx.Node:

@@ -77,5 +77,5 @@ def _user_inputs(program: Any) -> list[str]:
 
 def _site_of(program: torch.export.ExportedProgram, weight: Any) -> int | None:
     """The site whose weight a call is given, if it is one's."""
-    name = program.graph_signature.inputs_to_buffers.get(weight.name, "")
+    name = program.graph_signature.inputs_to_buffers.get(getattr(weight, "name", ""), "")
     return int(name.removeprefix(WEIGHT_NAME)) if name.startswith(WEIGHT_NAME) else None

@@ -186,6 +186,28 @@ def test_instance_norm_is_torch_group_norm(random: np.random.Generator, activati
         np.testing.assert_allclose(run(x)[0], expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_layer_norm_and_attention_are_torchs(random: np.random.Generator, dtype: torch.dtype) -> None:
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in ("scale", "shift"):
+                values = torch.from_numpy(random.standard_normal(24).astype(np.float32))
+                self.register_buffer(name, values.to(dtype))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            norm = torch.ops.bitvox.layer_norm(x, None, self.scale, self.shift, 1e-5)
+            both = torch.ops.bitvox.layer_norm(x, norm, self.scale, self.shift, 1e-5)
+            return norm, both, torch.ops.bitvox.attention(norm, both, x, 3, 0.5)
+
+    module = Block()
+    run = load(program(module, random.standard_normal((2, 50, 24)).astype(np.float32), dynamic=1))
+    for frames in (2, 50, 333):
+        x = random.standard_normal((2, frames, 24)).astype(np.float32)
+        for found, expected in zip(run(x), module(torch.from_numpy(x)), strict=True):
+            np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_weight_that_is_not_aligned_gives_the_same(random: np.random.Generator, tmp_path: Path) -> None:
     weight = bytes(pack(codes_of((4, 64), 3), 3, 0.01))
     arguments = (4, "none", 0.0, 0)
