@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bitvox.benchmarks.demo import HEADER, Row, cells
+from bitvox.benchmarks.experiments.decoder_step import FP32_GOAL, PEER_GOAL, StepDocument
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
+from bitvox.benchmarks.experiments.report_decoder_step import goals_table
 from bitvox.benchmarks.experiments.report_full_size import compile_sentence, compile_table
 from bitvox.benchmarks.experiments.report_runtimes import budgets_sentence, budgets_table
 from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, write_text
@@ -47,6 +49,8 @@ def blocks(results: Path) -> dict[str, str]:
         found["kernels"] = "\n\n".join(_kernels(machine) for machine in machines)
     if (results / "packed.json").exists():
         found["packed"] = _packed(json.loads((results / "packed.json").read_text(encoding="utf-8")))
+    if (results / "decoder_step.json").exists():
+        found["decoder"] = _decoder(read_document(results / "decoder_step.json", StepDocument))
     parts = []
     if (results / "real_speech.json").exists():
         parts.append(_speech(read_document(results / "real_speech.json", SpeechDocument)))
@@ -124,6 +128,16 @@ def _packed(document: dict[str, Any]) -> str:
         f"{document['isa']}, 1 thread, `make bench-packed`); × is times faster than the faster of the two of "
         f"that kind; {sum(row[-1] == 'yes' for row in met)} of {len(met)} goals met "
         f"([all, and the time by operator](benchmarks/results/packed.md)):\n\n{table(heads, lines)}"
+    )
+
+
+def _decoder(document: StepDocument) -> str:
+    about = document.provenance.machine
+    return (
+        f"A step of Whisper's decoder, one token of one hypothesis after {document.rows[0].past} others "
+        f"({about['cpu']}, 1 thread, `bitvox reproduce decoder-step`); goals: {FP32_GOAL:g} times as fast as "
+        f"float32 and {PEER_GOAL:g} times as fast as the faster of ONNX Runtime's int8 and int4:\n\n"
+        f"{goals_table(document.rows)}"
     )
 
 
