@@ -207,7 +207,7 @@ def _row(key: str, way: Way, report: CompileReport, test: Dataset, usual: Runtim
         commit=commit(),
         way=str(way),
         command=f"bitvox compile {report.plan.model} --audio CLIPS --budget {report.budget} "
-        f"--target {way.target} --kernels {way.kernels} --out BUNDLE",
+        f"--method myqasr --target {way.target} --kernels {way.kernels} --out BUNDLE",
         budget=report.budget,
         bytes=report.bytes,
         average_bits=round(report.average_bits, 4),

@@ -211,7 +211,7 @@ def _commands(compiled: _Compiled, report: CompileReport) -> dict[str, str]:
     model = report.plan.model
     return {
         "compile_command": f"bitvox compile {model} --audio {source} --budget {report.budget} "
-        f"--target {report.plan.target} --out BUNDLE --json",
+        f"--method myqasr --target {report.plan.target} --out BUNDLE --json",
         "eval_command": "bitvox eval BUNDLE --data HELDOUT.csv --json",
     }
 

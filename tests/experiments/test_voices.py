@@ -70,5 +70,7 @@ def test_stops_and_goes_on(
     row = document.rows[0]
     audio = setting.recordings.utterances[0].path.parent
     words = ["compile", setting.model, "--audio", str(audio), "--budget", str(row.budget)]
+    assert "--method myqasr" in row.compile_command
+    words += ["--method", "myqasr"]
     assert run([*words, "--out", str(tmp_path / "bundle"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bytes"] == row.bytes
