@@ -62,7 +62,11 @@ class StockSite(torch.nn.Module):
         top = 1 << (self.bits - 1)
         weight = _ops.dequantize_per_channel(self.codes, self.scale, self.zero, 0, -top, top - 1, torch.int8)
         if self.site.conv is None:
-            return torch.nn.functional.linear(_through_rows(x), weight, self.bias)
+            # XNNPACK keeps images channels-last and copies them back between quantising and the product, and
+            # then knows the product no more: their rows are laid out before.
+            rows = x.flatten(0, -2) if x.dim() > 3 else x
+            y = torch.nn.functional.linear(_through_rows(rows), weight, self.bias)
+            return y if x.dim() <= 3 else y.unflatten(0, x.shape[:-1])
         assert self.plan.input_range is not None and self.plan.output_range is not None
         shape = self.site.conv
         x = _through_range(x, self.plan.input_range)
