@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bitvox.compiler.frontend.graph_decoder import GraphDecoder
+from bitvox.compiler.frontend.graph_decoder import decoder_of
 from bitvox.compiler.frontend.session import MODEL, Session, run_model
 from bitvox.exporters.runner import open_session
 from bitvox.exporters.targets import TARGETS
@@ -39,7 +39,7 @@ def exercise(session: Session, features: FloatArray, tokens: int) -> None:
     if MODEL in session.graphs:
         run_model(session, features)
         return
-    graphs = GraphDecoder(session)
+    graphs = decoder_of(session)
     state, token = graphs.encode(features), np.zeros((1, 1), np.int64)
     for _ in range(tokens):
         logits, state = graphs.step(state, token)

@@ -233,6 +233,11 @@ def linear_sums(x: Any, weight: PackedWeight, x_zero_point: int = 0, num_threads
     return _like(x, _native.linear_sums(weight._native, rows, x_zero_point, num_threads))
 
 
+def lookup(weight: PackedWeight, rows: Any) -> Any:
+    """Rows [n, K] of a linear weight as float32, by int64 [n]; ValueError for one that it does not have."""
+    return _like(rows, _native.lookup(weight._native, _array("rows", rows, np.int64, 1)))
+
+
 def conv1d(
     x: Any,
     weight: PackedWeight,

@@ -40,6 +40,8 @@ _EXECUTORCH = (
     "Wav2Vec2BertForCTC",
     "ParakeetForCTC",
     "ASTForAudioClassification",
+    "WhisperForConditionalGeneration",
+    "MoonshineForConditionalGeneration",
 )
 
 WAYS = {

@@ -70,6 +70,7 @@ def _executorch_calls(folder: Path, seconds: int, rounds: int, scratch: Path) ->
     """By ETDump; a delegate is named after the nodes in it."""
     path = folder / executorch_session.MODEL_NAME
     session = executorch_session.open_session(folder, num_threads=1)
+    assert isinstance(session, executorch_session.ExecutorchSession)
     method = session.methods[min(length for length in session.methods if length >= seconds * _RATE)]
     names = _instructions(Program.read(path.read_bytes()), method, scratch)
     load_library()

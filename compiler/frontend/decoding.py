@@ -6,7 +6,7 @@ NumPy alone: the graphs are torch's, ONNX Runtime's or ExecuTorch's behind one p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ Task = Literal["transcribe", "translate"]
 State = TypeVar("State")
 
 
+@runtime_checkable
 class DecoderGraphs(Protocol[State]):
     """An encoder and one step of a decoder, with a cache that the caller carries.
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from bitvox.compiler.frontend.decoding import FloatArray, Tokens
+from bitvox.compiler.frontend.decoding import DecoderGraphs, FloatArray, Tokens
 from bitvox.compiler.frontend.session import Array, Session
 
 ENCODER, CROSS, STEP = "encoder", "cross", "step"
 MAX_ROWS = 16
 
-_PAST = "past."
+PAST = "past."
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Caches:
 
     cross: Mapping[str, Array]
     past: Mapping[str, Array]
+
+
+def decoder_of(session: Session) -> DecoderGraphs[Any]:
+    """How to decode with a session: by its graphs, unless it keeps the caches of a decoding itself."""
+    return session if isinstance(session, DecoderGraphs) else GraphDecoder(session)
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,14 @@ class GraphDecoder:
             layer = name.rpartition(".")[2]
             if name.startswith("cross.value"):  # [1, heads, positions, width]: as a step has them
                 nothing = values[:, :, :0].astype(np.float32)
-                past[f"{_PAST}key.{layer}"] = past[f"{_PAST}value.{layer}"] = nothing
+                past[f"{PAST}key.{layer}"] = past[f"{PAST}value.{layer}"] = nothing
         return Caches(cross, past)
 
     def step(self, state: Caches, tokens: Tokens) -> tuple[FloatArray, Caches]:
         """Logits [B, vocabulary] after tokens [B, n], and the state that has read them."""
         outputs = self.session.call(STEP, {"tokens": tokens, **state.past, **state.cross})
         logits = outputs.pop("logits")
-        return logits, Caches(state.cross, {_PAST + name: values for name, values in outputs.items()})
+        return logits, Caches(state.cross, {PAST + name: values for name, values in outputs.items()})
 
     def reorder(self, state: Caches, rows: Tokens) -> Caches:
         """The state whose row i goes on from row rows[i]."""

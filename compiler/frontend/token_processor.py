@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bitvox.compiler.frontend.byte_tokens import join_pieces, unpack_pieces
 from bitvox.compiler.frontend.decoding import DecodingOptions, Task, Transcription
-from bitvox.compiler.frontend.graph_decoder import MAX_ROWS, GraphDecoder
+from bitvox.compiler.frontend.graph_decoder import MAX_ROWS, decoder_of
 from bitvox.compiler.frontend.long_form import Listener, transcribe
 from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.compiler.frontend.session import Array, Session
@@ -134,7 +134,7 @@ class TokenProcessor(Processor):
         seconds = min(samples.size, self.window_samples) / self.sampling_rate
         most = min(self.max_tokens, _LOOP_TOKENS + round(_LOOP_TOKENS_PER_SECOND * seconds))
         options = DecodingOptions(max_tokens=most)
-        listener = Listener(GraphDecoder(session), self, options, self.language)
+        listener = Listener(decoder_of(session), self, options, self.language)
         window = samples[: self.window_samples]
         heard = listener.hear(window, timed=False)
         written = () if heard is None else heard.tokens
@@ -153,7 +153,7 @@ class TokenProcessor(Processor):
         return self._follow(session, *self.inputs(session, samples))
 
     def _follow(self, session: Session, features: Array, prompt: Array, tokens: Array) -> FloatArray:
-        graphs = GraphDecoder(session)
+        graphs = decoder_of(session)
         logits, state = graphs.step(graphs.encode(features[0]), prompt)
         rows = [logits]
         for column in range(tokens.shape[1] - 1):
@@ -169,7 +169,7 @@ class TokenProcessor(Processor):
         self, session: Session, samples: FloatArray, options: DecodingOptions | None = None
     ) -> Transcription:
         """What samples [T] of any length say, as it is asked for, and when; raises as `check` does."""
-        return transcribe(GraphDecoder(session), self, samples, options)
+        return transcribe(decoder_of(session), self, samples, options)
 
     def language_of(self, options: DecodingOptions) -> str | None:
         """Code of the language to decode in; None: to be detected, or the only one.

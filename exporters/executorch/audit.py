@@ -9,6 +9,7 @@ from bitvox.compiler.passes.plan import QuantPlan
 from bitvox.errors import RequestError
 from bitvox.exporters.executorch.graph import SiteForm, filters_waveform, float_type
 from bitvox.exporters.executorch.program import (
+    LOOKUP,
     NAMESPACE,
     PackedConstant,
     Program,
@@ -18,6 +19,9 @@ from bitvox.exporters.executorch.program import (
 from bitvox.exporters.onnx.resident import aligned
 
 DELEGATE = "XnnpackBackend"
+
+# What multiplies with a tied weight where bitvox's operators do not, see `tied`.
+TIED_KERNEL = "aten::mm"
 
 
 def kernels_reached(
@@ -44,6 +48,8 @@ def kernels_reached(
                 f"site '{form.site.name}': its weight is in the program {len(positions)} times"
             )
         found = {name for position in positions for name in callers.get(position, ())}
+        if form.site.tied and index not in constants:
+            found = {TIED_KERNEL}
         if len(found) > 1:
             raise RequestError(
                 f"site '{form.site.name}': runs as {' and '.join(sorted(found))} in one program"
@@ -80,7 +86,7 @@ def _callers(program: Program) -> dict[int, set[str]]:
         for name, call in kernel_calls(plan):
             for value in call.args:
                 position = constant_of(plan, value)
-                if position is not None:
+                if position is not None and name != LOOKUP:
                     callers.setdefault(position, set()).add(name.removesuffix(".out"))
     return callers
 

@@ -44,6 +44,8 @@ class ExecutorchCosts:
         """Bytes of one site's weight; its bias and its instructions are the same for every decision."""
         if self._kernels == "stock":
             bits, activations = stored_form(site, bits, activations)
+        if bits is not None and activations == "float" and site.tied and self._kernels == "stock":
+            return aligned(site.weights) + aligned(4 * site.channels)
         if bits is None or activations == "float":
             return self._float_bytes(site)
         if self._kernels == "packed":

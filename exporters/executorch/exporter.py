@@ -41,8 +41,8 @@ PACKAGES = ("torch", "executorch", "torchao", "transformers")
 
 
 def length_seconds(model: SpeechModel) -> tuple[int, ...]:
-    """Longest clips that the methods of a program take; none where the input has one length for any clip."""
-    return LENGTH_SECONDS if len(method_lengths(model)) > 1 else ()
+    """Longest clips that the methods of a program take; none where all are read in windows of one length."""
+    return LENGTH_SECONDS if len(model.graphs) == 1 and len(method_lengths(model)) > 1 else ()
 
 
 def byte_costs(model: SpeechModel, skeleton: bytes, storage: Storage, kernels: Kernels) -> ExecutorchCosts:

@@ -7,7 +7,7 @@ bitvox's operator, with a placeholder for the packed weight, or a torch operator
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from bitvox.exporters.executorch.norms import fuse_norms, only_gelu
 from bitvox.exporters.executorch.products import plain_products
 from bitvox.exporters.executorch.program import placeholder
 from bitvox.exporters.executorch.stock import StockSite
+from bitvox.exporters.executorch.tied import TiedProduct, TiedRows
 from bitvox.runtime_kernels.adapters.executorch import operators  # noqa: F401 - registers them
 
 FloatArray = npt.NDArray[np.float32]
@@ -65,12 +66,19 @@ class SiteForm:
 class Exposed:
     """Where a site's values are among the outputs of a graph that hands them all out.
 
-    `activation` is what the output has gone through beside the site.
+    `activation` is what the output has gone through beside the site; `lookup` tells, of a tied site, where
+    the tokens are that are looked up and where their rows.
     """
 
     input: int
     output: int
     activation: str
+    lookup: tuple[int, int] | None = None
+
+    def moved(self, place: Callable[[int], int]) -> Exposed:
+        """The same where every output has come to another place."""
+        lookup = self.lookup and (place(self.lookup[0]), place(self.lookup[1]))
+        return Exposed(place(self.input), place(self.output), self.activation, lookup)
 
 
 def packed_forms(packed: PackedModel) -> tuple[SiteForm, ...]:
@@ -89,16 +97,25 @@ def _form(stored: PackedSite, plan: QuantPlan) -> SiteForm:
 
 def write_forms(
     traced: torch.export.ExportedProgram, forms: Sequence[SiteForm], expose: bool
-) -> tuple[torch.fx.GraphModule, tuple[Exposed, ...]]:
-    """The graph with all sites written; with `expose`, their inputs and outputs follow the logits."""
+) -> tuple[torch.fx.GraphModule, dict[int, Exposed]]:
+    """The graph with all sites written; with `expose`, their inputs and outputs follow its own outputs."""
     module = traced.module()
     graph = module.graph
-    values: list[tuple[torch.fx.Node, torch.fx.Node, str]] = []
+    values: dict[int, tuple[torch.fx.Node, torch.fx.Node, str]] = {}
+    looked_up: dict[int, tuple[torch.fx.Node, torch.fx.Node]] = {}
     packed = any(form.is_operator for form in forms)
     for node in _site_nodes(graph):
         index = node.args[1]
         assert isinstance(index, int)
         form = forms[index]
+        if node.target == torch.ops.bitvox.lookup_site.default:
+            with graph.inserting_before(node):
+                rows = _look_up(module, node, index, form)
+            rows.meta["val"] = node.meta["val"]
+            looked_up[index] = (node_of(node.args[0]), rows)
+            node.replace_all_uses_with(rows)
+            graph.erase_node(node)
+            continue
         gelu = only_gelu(node) if form.is_operator else None
         activation = "none" if gelu is None else "gelu"
         with graph.inserting_before(node):
@@ -108,22 +125,21 @@ def write_forms(
             if replaced is not None:
                 replaced.replace_all_uses_with(written)
                 graph.erase_node(replaced)
-        source = written.args[0]
-        assert isinstance(source, torch.fx.Node)
-        values.append((source, written, activation))
+        values[index] = (node_of(written.args[0]), written, activation)
     if packed:
         fuse_norms(graph)
         fuse_attention(graph)
         plain_products(graph)
         store_halves(module)
-    exposed = _expose(graph, values) if expose else ()
+    exposed = _expose(graph, values, looked_up) if expose else {}
     graph.lint()
     module.recompile()
     return module, exposed
 
 
 def _site_nodes(graph: torch.fx.Graph) -> list[torch.fx.Node]:
-    sites = (torch.ops.bitvox.linear_site.default, torch.ops.bitvox.conv1d_site.default)
+    traced = torch.ops.bitvox
+    sites = (traced.linear_site.default, traced.conv1d_site.default, traced.lookup_site.default)
     return [node for node in graph.nodes if node.target in sites]
 
 
@@ -137,13 +153,15 @@ def _write(
 ) -> torch.fx.Node:
     """`packed`: bitvox's library will be there, also for a site that is not quantised."""
     graph, site, x = module.graph, form.site, node.args[0]
+    if site.tied and not form.is_operator:
+        module.add_submodule(f"site{index}", TiedProduct(*_table(form)))
+        return graph.call_module(f"site{index}", (x,))
     if form.stock is not None:
         module.add_submodule(f"site{index}", form.stock)
         return graph.call_module(f"site{index}", (x,))
     bias = None if form.bias is None else _constant(module, f"site_bias{index}", torch.from_numpy(form.bias))
     if form.weight is None:
-        waiting = torch.frombuffer(bytearray(placeholder(index)), dtype=torch.uint8)
-        weight = _constant(module, f"{WEIGHT_NAME}{index}", waiting)
+        weight = _waiting(module, index)
         rounding = (activation, 0.0, 0)
         if site.conv is None:
             return graph.call_function(
@@ -179,21 +197,63 @@ def float_type(site: Site, kernels: Kernels) -> type[np.floating]:
     return np.float16 if kernels == "packed" and filters_waveform(site) else np.float32
 
 
+def _look_up(module: torch.fx.GraphModule, node: torch.fx.Node, index: int, form: SiteForm) -> torch.fx.Node:
+    """Rows of a tied site's weight."""
+    graph, tokens = module.graph, node.args[0]
+    if form.is_operator:
+        _, width = form.site.shape
+        return graph.call_function(torch.ops.bitvox.lookup.default, (tokens, _waiting(module, index), width))
+    module.add_submodule(f"rows{index}", TiedRows(*_table(form)))
+    return graph.call_module(f"rows{index}", (tokens,))
+
+
+def _table(form: SiteForm) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight of a tied site, and its scale where it holds codes."""
+    if form.stock is not None:
+        return form.stock.codes, form.stock.scale
+    assert form.weight is not None
+    return torch.from_numpy(form.weight), None
+
+
+def _waiting(module: torch.fx.GraphModule, index: int) -> torch.fx.Node:
+    """The place of a packed weight."""
+    value = torch.frombuffer(bytearray(placeholder(index)), dtype=torch.uint8)
+    return _constant(module, f"{WEIGHT_NAME}{index}", value)
+
+
 def _constant(module: torch.fx.GraphModule, name: str, value: torch.Tensor) -> torch.fx.Node:
-    module.register_buffer(name, value)
+    """The buffer of that name; of a tied weight, the one that is there."""
+    if name not in dict(module.named_buffers(recurse=False)):
+        module.register_buffer(name, value)
     return module.graph.get_attr(name)
 
 
+def node_of(value: object) -> torch.fx.Node:
+    """An argument that is the value of a node."""
+    assert isinstance(value, torch.fx.Node)
+    return value
+
+
 def _expose(
-    graph: torch.fx.Graph, values: Sequence[tuple[torch.fx.Node, torch.fx.Node, str]]
-) -> tuple[Exposed, ...]:
-    output = next(node for node in graph.nodes if node.op == "output")
-    (logits,) = output.args[0]
+    graph: torch.fx.Graph,
+    values: Mapping[int, tuple[torch.fx.Node, torch.fx.Node, str]],
+    looked_up: Mapping[int, tuple[torch.fx.Node, torch.fx.Node]],
+) -> dict[int, Exposed]:
+    output = graph.output_node()
+    own = output.args[0]
+    assert isinstance(own, list | tuple)
     # q, k and v read one input: it is handed out once.
-    handed = list(dict.fromkeys([logits, *(node for pair in values for node in pair[:2])]))
-    output.args = (tuple(handed),)
-    graph.set_codegen(torch.fx.graph.CodeGen())  # the traced one insists on one output
-    return tuple(
-        Exposed(handed.index(source), handed.index(result), activation)
-        for source, result, activation in values
-    )
+    read = [node for value in values.values() for node in value[:2]]
+    read += [node for pair in looked_up.values() for node in pair]
+    place = {node: position for position, node in enumerate(dict.fromkeys([*own, *read]))}
+    output.args = (tuple(place),)
+    graph.set_codegen(torch.fx.graph.CodeGen())  # the traced one insists on its outputs
+    return {
+        index: Exposed(
+            place[source],
+            place[result],
+            activation,
+            (place[looked_up[index][0]], place[looked_up[index][1]]) if index in looked_up else None,
+        )
+        for index, (source, result, activation) in values.items()
+    }

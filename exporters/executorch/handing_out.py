@@ -6,6 +6,7 @@ outputs are values of the program, and so are those of a delegated site that beg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ _WEIGHTED = ("conv", "linear")
 _Values = tuple[torch.fx.Node, torch.fx.Node, str]
 
 
-def hand_out(program: torch.export.ExportedProgram, sites: int) -> tuple[Exposed, ...] | None:
-    """Add every site's input and output to the outputs, in place; None where one is inside a delegate."""
+def hand_out(program: torch.export.ExportedProgram, sites: Sequence[int]) -> dict[int, Exposed] | None:
+    """Add input and output of those sites to the outputs, in place; None where one is inside a delegate."""
     found: dict[int, _Values] = {}
+    looked_up: dict[int, tuple[torch.fx.Node, torch.fx.Node]] = {}
     for node in program.graph.nodes:
         if node.op != "call_function":
             continue
@@ -28,24 +30,35 @@ def hand_out(program: torch.export.ExportedProgram, sites: int) -> tuple[Exposed
             found.update(_delegated(program, node))
         elif "bitvox" in str(node.target):
             index = _site_of(program, node.args[1])
-            if index is not None:
+            if index is not None and "lookup" in str(node.target):
+                looked_up[index] = (node.args[0], node)
+            elif index is not None:
                 activation = next((argument for argument in node.args if isinstance(argument, str)), "none")
                 found[index] = (node.args[0], node, activation)
-    if len(found) != sites:
+    if found.keys() != set(sites):
         return None
-    values = [found[index] for index in range(sites)]
+    values = [node for index in sites for node in (*found[index][:2], *looked_up.get(index, ()))]
     output = program.graph.output_node()
-    handed = list(dict.fromkeys([*output.args[0], *(node for value in values for node in value[:2])]))
-    for node in handed[len(output.args[0]) :]:
+    own = list(output.args[0])
+    handed = list(dict.fromkeys([*own, *values]))
+    for node in handed[len(own) :]:
         specification = OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), target=None)
         program.graph_signature.output_specs.append(specification)
     output.args = (tuple(handed),)
     output.meta["val"] = tuple(node.meta["val"] for node in handed)
     program.graph_module.recompile()
-    return tuple(
-        Exposed(handed.index(source), handed.index(result), activation)
-        for source, result, activation in values
-    )
+    # What goes back to buffers comes first, and no caller sees it.
+    hidden = len(program.graph_signature.buffers_to_mutate)
+    place = {node: position - hidden for position, node in enumerate(handed)}
+    return {
+        index: Exposed(
+            place[found[index][0]],
+            place[found[index][1]],
+            found[index][2],
+            (place[looked_up[index][0]], place[looked_up[index][1]]) if index in looked_up else None,
+        )
+        for index in sites
+    }
 
 
 def _delegated(program: torch.export.ExportedProgram, call: torch.fx.Node) -> dict[int, _Values]:

@@ -1,15 +1,16 @@
-"""From a torch graph to ExecuTorch programs: XNNPACK for what it takes, a memory plan per length of audio."""
+"""From torch graphs to ExecuTorch programs: XNNPACK for what it takes, a memory plan per length of audio."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -20,48 +21,66 @@ from bitvox.exporters.executorch.quiet import quiet
 
 
 @dataclass(frozen=True)
+class Method:
+    """A module to be lowered, by the inputs that it is exported with.
+
+    Attributes:
+        shapes: What is dynamic of them, as torch.export takes it.
+    """
+
+    module: torch.nn.Module
+    example: tuple[torch.Tensor, ...]
+    shapes: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Lowered:
-    """A module that maps an input [1, T, ...], lowered for any T."""
+    """Modules lowered for inputs of any length."""
 
     edge: Any
 
-    def emit(self, length: int) -> Program:
-        """The program for T up to `length`: the same whatever the length but for how memory is planned."""
+    def emit(self, length: int | None = None) -> Program:
+        """The program; of one module for inputs [1, T, ...] its memory is planned for T up to `length`."""
         with quiet():
             return _emit(copy.deepcopy(self.edge), length)
 
-    def emit_exposed(self, length: int, sites: int) -> tuple[Program, tuple[Exposed, ...]] | None:
-        """The same program with the values of every site among its outputs, where they can be had."""
+    def emit_exposed(
+        self, length: int | None, sites: Mapping[str, Sequence[int]]
+    ) -> tuple[Program, dict[str, dict[int, Exposed]]] | None:
+        """The same program with the values of the sites of each method among its outputs, where they can be
+        had."""
         with quiet():
             edge = copy.deepcopy(self.edge)
-            exposed = hand_out(edge.exported_program(METHOD), sites)
-            return None if exposed is None else (_emit(edge, length), exposed)
+            exposed = {}
+            for method, indices in sites.items():
+                found = hand_out(edge.exported_program(method), indices)
+                if found is None:
+                    return None
+                exposed[method] = found
+            return _emit(edge, length), exposed
 
 
-def lower(
-    module: torch.nn.Module,
-    example: torch.Tensor,
-    shortest: int,
-    longest: int,
-    constants: Mapping[str, int],
-) -> Lowered:
-    """Export a module for `shortest` to `longest` rows and hand to XNNPACK what it takes.
+def lower(methods: Mapping[str, Method], constants: Mapping[str, int]) -> Lowered:
+    """Export modules and hand to XNNPACK what it takes.
 
-    Nothing in the graph depends on `longest`: programs can be emitted for more.
+    Nothing in the graph of a clip depends on its longest length: programs can be emitted for more.
 
     `constants` become methods without inputs that return the number.
     """
     with quiet():
-        exported = torch.export.export(
-            module,
-            (example,),
-            dynamic_shapes=({1: torch.export.Dim("rows", min=shortest, max=longest)},),
-            # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the
-            # stride.
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
+        exported = {
+            name: torch.export.export(
+                method.module,
+                method.example,
+                dynamic_shapes=method.shapes,
+                # The frame count is a chain of floor divisions; guards on it would pin T to multiples of the
+                # stride.
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+            for name, method in methods.items()
+        }
         edge = to_edge_transform_and_lower(
-            {METHOD: exported},
+            exported,
             partitioner=[XnnpackPartitioner()],
             constant_methods=dict(constants),
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
@@ -69,11 +88,19 @@ def lower(
     return Lowered(edge)
 
 
-def _emit(edge: Any, length: int) -> Program:
+def _emit(edge: Any, length: int | None) -> Program:
     """Emission rewrites the programs that it is given."""
-    config = ExecutorchBackendConfig(
-        constant_tensor_alignment=ALIGNMENT, sym_shape_eval_pass={METHOD: _ShapesUpTo(length)}
-    )
+    if length is None:
+        config = ExecutorchBackendConfig(
+            constant_tensor_alignment=ALIGNMENT,
+            # What a step is given is read where it lies: the keys and values of a whole window.
+            memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False),
+            run_reinplace_pass=True,
+        )
+    else:
+        config = ExecutorchBackendConfig(
+            constant_tensor_alignment=ALIGNMENT, sym_shape_eval_pass={METHOD: _ShapesUpTo(length)}
+        )
     return Program.read(bytes(edge.to_executorch(config).buffer))
 
 

@@ -23,6 +23,9 @@ ALIGNMENT = 64
 
 NAMESPACE = "bitvox::"
 
+# Reads rows of a weight that another operator multiplies with.
+LOOKUP = f"{NAMESPACE}lookup.out"
+
 # Name of the method in a program that was lowered for one length.
 METHOD = "forward"
 _WAITING = b"bitvox site "
@@ -176,7 +179,8 @@ def _filled(
             weight.sizes, weight.data_buffer_idx = [len(constant.weight)], home[position]
             call.args[1] = len(plan.values)
             plan.values.append(EValue(val=weight))
-            _set_scales(plan.values, call.args, constant)
+            if name != LOOKUP:
+                _set_scales(plan.values, call.args, constant)
     return plan
 
 

@@ -1,6 +1,6 @@
 """What is made once for a model and kept between runs: its trace, and the programs lowered from it.
 
-A skeleton is a zip archive of the traced model without site weights (`traced.pt2`) and the lowered form of
+A skeleton is a zip archive of the traced graphs without site weights and the lowered form of
 the plan that is usual. A plan with other forms, say with more sites at full precision, is lowered when it is
 met.
 """
@@ -15,95 +15,106 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from bitvox.compiler.frontend.graphs import Length
+from bitvox.compiler.frontend.graph_decoder import CROSS, ENCODER, STEP
 from bitvox.compiler.frontend.model import SpeechModel
+from bitvox.compiler.frontend.session import MODEL
 from bitvox.compiler.frontend.trace import trace
 from bitvox.compiler.passes.policy import POLICIES
 from bitvox.errors import InputError
-from bitvox.exporters.executorch.framing import framing, method_lengths, rows
-from bitvox.exporters.executorch.graph import Exposed, SiteForm, write_forms
-from bitvox.exporters.executorch.lengths import method_name
-from bitvox.exporters.executorch.lowering import Lowered, lower
-from bitvox.exporters.executorch.program import Program, joined
-from bitvox.exporters.executorch.session import MINIMUM, PER_FRAME, RATE
+from bitvox.exporters.executorch.cached_graphs import CachedGraphs
+from bitvox.exporters.executorch.graph import Exposed, SiteForm
+from bitvox.exporters.executorch.lowering import Lowered, Method, lower
+from bitvox.exporters.executorch.one_graph import OneGraph
+from bitvox.exporters.executorch.program import METHOD, Program
 from bitvox.exporters.executorch.stock_sizes import structure, with_weights_of
 
-# XNNPACK sets memory aside for the longest input that a graph was exported for, when it is loaded, and takes
-# more when it meets a longer one.
-_EXPORTED_SECONDS = 1
 _MOST_REMEMBERED = 6
+
+
+class Recipe(Protocol):
+    """What is lowered of a model, and how."""
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """Methods of the program that return a number."""
+        ...
+
+    @property
+    def compared_length(self) -> int | None:
+        """Rows of input of the program that sites are compared in, where methods are for lengths."""
+        ...
+
+    def methods(
+        self, traced: Mapping[str, torch.export.ExportedProgram], forms: Sequence[SiteForm], expose: bool
+    ) -> tuple[dict[str, Method], dict[str, dict[int, Exposed]]]:
+        """What to lower, and what `expose` adds to the outputs of each method."""
+        ...
+
+    def emit(self, lowered: Lowered) -> Program:
+        """The program of a bundle."""
+        ...
+
+    def document(self) -> dict[str, object]:
+        """As JSON has it."""
+        ...
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A program for the shortest length that hands out the values of every site beside the logits.
+    """A program that hands out the values of every site beside its own outputs.
 
     Attributes:
-        program: It, before packed weights are put in.
-        exposed: Where the values are among its outputs, by site in order.
+        program: It, before packed weights are put in; of one graph, for the shortest length.
+        exposed: Where the values are among the outputs of each method, by index of the site.
     """
 
     program: Program
-    exposed: tuple[Exposed, ...]
+    exposed: Mapping[str, Mapping[int, Exposed]]
 
 
 def build_skeleton(model: SpeechModel) -> bytes:
     """The archive for a model."""
     bare, forms = traced_skeleton(model), usual_forms(model)
     key = _key(forms)
-    entries = dict(zip((_TRACED, _SIZES), _entries(bare, _TRACED, _SIZES), strict=True))
-    lowered, lengths, _ = _lower(bare, forms, expose=False)
-    exposed = lowered.emit_exposed(lengths[0], len(forms))
+    lowered, recipe, _ = _lower(bare, forms, expose=False)
+    sites: dict[str, list[int]] = {}
+    for index, site in enumerate(model.sites):
+        sites.setdefault(METHOD if site.graph == MODEL else site.graph, []).append(index)
+    exposed = lowered.emit_exposed(recipe.compared_length, sites)
     compared = Compared(*exposed) if exposed else _lower_compared(bare, forms)
-    entries |= {
-        f"{key}.shipped": _for_lengths(lowered, lengths).to_bytes(),
-        f"{key}.compared": compared.program.to_bytes(),
-        f"{key}.exposed": json.dumps([dataclasses.astuple(one) for one in compared.exposed]).encode(),
-    }
-    return _archive(entries)
+    return _archive(
+        _read(bare)
+        | {
+            f"{key}.shipped": recipe.emit(lowered).to_bytes(),
+            f"{key}.compared": compared.program.to_bytes(),
+            f"{key}.exposed": _exposed_document(compared.exposed),
+        }
+    )
 
 
 def traced_skeleton(model: SpeechModel) -> bytes:
     """An archive with nothing lowered in it, for a program that is written once.
 
-    Raises InputError for a model of several graphs, and as `framing` does.
+    Raises InputError for graphs that this target does not know, and as `framing` does.
     """
-    if len(model.graphs) > 1:
+    names = tuple(graph.name for graph in model.graphs)
+    if names not in ((MODEL,), (ENCODER, CROSS, STEP)):
         raise InputError(
-            f"model '{model.source}': runs in {len(model.graphs)} graphs, and executorch here takes one; "
-            "compile it with --target onnx"
+            f"model '{model.source}': runs as {', '.join(names)}, and executorch here takes one graph or "
+            f"{ENCODER}, {CROSS} and {STEP}; compile it with --target onnx"
         )
-    program = trace(model, model.graphs[0])
-    found = framing(model, program)
-    numbers = {RATE: found.rate, MINIMUM: found.minimum, PER_FRAME: found.per_frame}
-    port, longest = model.graphs[0].inputs[0], rows(model, _EXPORTED_SECONDS * model.processor.sampling_rate)
-    least = next(size.least for size in port.shape if isinstance(size, Length))
-    sizes = _Sizes(method_lengths(model), least, longest, port.example().shape[2:], numbers)
-    traced = io.BytesIO()
-    torch.export.save(program, traced)
-    return _archive({_TRACED: traced.getvalue(), _SIZES: json.dumps(dataclasses.asdict(sizes)).encode()})
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """What lowering needs to know beside the traced graph.
-
-    Attributes:
-        lengths: Rows of input up to which there is a method.
-        least, longest: Rows that the graph is exported for.
-        width: Shape of a row.
-        numbers: Methods of the program that return a number.
-    """
-
-    lengths: Sequence[int]
-    least: int
-    longest: int
-    width: Sequence[int]
-    numbers: Mapping[str, int]
+    entries, programs = {}, {}
+    for graph in model.graphs:
+        programs[graph.name] = trace(model, graph)
+        traced = io.BytesIO()
+        torch.export.save(programs[graph.name], traced)
+        entries[f"{graph.name}{_TRACED}"] = traced.getvalue()
+    recipe: Recipe = OneGraph.of(model, programs[MODEL]) if names == (MODEL,) else CachedGraphs.of(model)
+    return _archive({**entries, _RECIPE: json.dumps(recipe.document()).encode()})
 
 
 def usual_forms(model: SpeechModel) -> tuple[SiteForm, ...]:
@@ -122,8 +133,11 @@ def shipped_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Program:
     """The program of a bundle before packed weights are put in: from the skeleton, or lowered now."""
 
     def make() -> Program:
-        stored = _entries(skeleton, f"{_key(forms)}.shipped")
-        return Program.read(*stored) if stored else _lower_shipped(skeleton, forms)
+        stored = _read(skeleton).get(f"{_key(forms)}.shipped")
+        if stored is not None:
+            return Program.read(stored)
+        lowered, recipe, _ = _lower(skeleton, forms, expose=False)
+        return recipe.emit(lowered)
 
     return _remembered(("shipped", _hash(skeleton), _key(forms)), make)
 
@@ -142,16 +156,16 @@ def compared_program(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
     """The program that a bundle's is compared by: from the skeleton, or lowered now."""
 
     def make() -> Compared:
-        stored = _entries(skeleton, f"{_key(forms)}.compared", f"{_key(forms)}.exposed")
-        if not stored:
+        entries = _read(skeleton)
+        program, exposed = (entries.get(f"{_key(forms)}.{kind}") for kind in ("compared", "exposed"))
+        if program is None or exposed is None:
             return _lower_compared(skeleton, forms)
-        program, exposed = stored
-        return Compared(Program.read(program), tuple(Exposed(*one) for one in json.loads(exposed)))
+        return Compared(Program.read(program), _exposed_from(exposed))
 
     return _remembered(("compared", _hash(skeleton), _key(forms)), make)
 
 
-_TRACED, _SIZES = "traced.pt2", "sizes.json"
+_TRACED, _RECIPE = ".pt2", "recipe.json"
 
 _T = TypeVar("_T")
 _remembered_results: OrderedDict[tuple[str, ...], Any] = OrderedDict()
@@ -167,30 +181,41 @@ def _remembered(key: tuple[str, ...], make: Callable[[], _T]) -> _T:
     return result
 
 
-def _lower_shipped(skeleton: bytes, forms: Sequence[SiteForm]) -> Program:
-    return _for_lengths(*_lower(skeleton, forms, expose=False)[:2])
-
-
-def _for_lengths(lowered: Lowered, lengths: Sequence[int]) -> Program:
-    return joined({method_name(length): lowered.emit(length) for length in lengths})
-
-
 def _lower_compared(skeleton: bytes, forms: Sequence[SiteForm]) -> Compared:
     """Lowered anew with every site's values among the outputs, where a delegate keeps some to itself."""
-    lowered, lengths, exposed = _lower(skeleton, forms, expose=True)
-    return Compared(lowered.emit(lengths[0]), exposed)
+    lowered, recipe, exposed = _lower(skeleton, forms, expose=True)
+    return Compared(lowered.emit(recipe.compared_length), exposed)
 
 
 def _lower(
     skeleton: bytes, forms: Sequence[SiteForm], expose: bool
-) -> tuple[Lowered, list[int], tuple[Exposed, ...]]:
-    """The lowered graph, the lengths to emit it for in rows, and what `expose` adds to its outputs."""
-    traced, stored = _entries(skeleton, _TRACED, _SIZES)
-    sizes = _Sizes(**json.loads(stored))
-    module, exposed = write_forms(torch.export.load(io.BytesIO(traced)), forms, expose)
-    example = torch.zeros(1, (sizes.least + sizes.longest) // 2, *sizes.width)
-    lowered = lower(module, example, sizes.least, sizes.longest, sizes.numbers)
-    return lowered, list(sizes.lengths), exposed
+) -> tuple[Lowered, Recipe, dict[str, dict[int, Exposed]]]:
+    """The lowered graphs, what they are lowered by, and what `expose` adds to the outputs of each method."""
+    entries = _read(skeleton)
+    document = json.loads(entries[_RECIPE])
+    recipe: Recipe = OneGraph(**document) if f"{MODEL}{_TRACED}" in entries else CachedGraphs(**document)
+    traced = {
+        name.removesuffix(_TRACED): torch.export.load(io.BytesIO(content))
+        for name, content in entries.items()
+        if name.endswith(_TRACED)
+    }
+    methods, exposed = recipe.methods(traced, forms, expose)
+    return lower(methods, recipe.numbers), recipe, exposed
+
+
+def _exposed_document(exposed: Mapping[str, Mapping[int, Exposed]]) -> bytes:
+    places = {
+        method: {index: dataclasses.astuple(one) for index, one in sites.items()}
+        for method, sites in exposed.items()
+    }
+    return json.dumps(places).encode()
+
+
+def _exposed_from(document: bytes) -> dict[str, dict[int, Exposed]]:
+    return {
+        method: {int(index): Exposed(*one) for index, one in sites.items()}
+        for method, sites in json.loads(document).items()
+    }
 
 
 def _key(forms: Sequence[SiteForm]) -> str:
@@ -211,8 +236,7 @@ def _archive(entries: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _entries(skeleton: bytes, *names: str) -> list[bytes]:
-    """Those entries of the archive; none where one is not there."""
+def _read(skeleton: bytes) -> dict[str, bytes]:
+    """Every entry of the archive."""
     with zipfile.ZipFile(io.BytesIO(skeleton)) as archive:
-        present = set(archive.namelist())
-        return [archive.read(name) for name in names] if present.issuperset(names) else []
+        return {name: archive.read(name) for name in archive.namelist()}

@@ -3,7 +3,8 @@
 XNNPACK stores linear weights at 4 or 8 bits and convolution weights at 8: a width that it lacks is stored in
 the next wider one, and then is that width: the bits are paid for. A linear rounds its input row by row when
 it runs, whatever was asked for, because a calibrated one would have to round its output too; a convolution
-has calibrated ranges for both. What is meant to be multiplied in float is kept at full precision.
+has calibrated ranges for both. A tied weight is stored at 8 bits and
+multiplied in float. What else is meant to be multiplied in float is kept at full precision.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.lowering.packed import PackedTensor
 from bitvox.compiler.passes.plan import Activations, QuantPlan, Range, SitePlan
+from bitvox.exporters.executorch.tied import tied_product, tied_rows
 
 _ops = torch.ops.quantized_decomposed
 
@@ -24,6 +26,8 @@ LINEAR_WIDTHS = (4, 8)
 
 def stored_form(site: Site, bits: int | None, activations: Activations) -> tuple[int | None, Activations]:
     """Width and activation mode that a decision becomes."""
+    if site.tied and bits is not None:
+        return 8, "float"
     if bits is None or activations == "float":
         return None, "float"
     if site.operator == "conv1d":
@@ -59,6 +63,8 @@ class StockSite(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the site for an input [B, ..., K] (linear) or [B, C, T] (conv1d)."""
+        if self.site.tied:
+            return tied_product(x, self.codes, self.scale)
         top = 1 << (self.bits - 1)
         weight = _ops.dequantize_per_channel(self.codes, self.scale, self.zero, 0, -top, top - 1, torch.int8)
         if self.site.conv is None:
@@ -74,6 +80,10 @@ class StockSite(torch.nn.Module):
             x, weight, self.bias, shape.stride, shape.padding, shape.dilation, shape.groups
         )
         return _through_range(y, self.plan.output_range)
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Rows [..., K] of a tied site's weight."""
+        return tied_rows(tokens, self.codes, self.scale)
 
 
 def _through_rows(x: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ def with_weights_of(forms: Sequence[SiteForm], lowered: Program, base: Sequence[
     """
     swapped: dict[str, dict[str, bytes]] = {}
     for now, before in zip(forms, base, strict=True):
-        if now.stock is None or before.stock is None or now.site.operator != "linear":
-            continue  # a convolution takes the same bytes whatever its codes
+        if now.stock is None or before.stock is None or now.site.operator != "linear" or now.site.tied:
+            continue  # a convolution or a tied weight takes the same bytes whatever its codes
         for name, data in zip(_data(before.stock), _data(now.stock).items(), strict=True):
             swapped.setdefault(name, {}).update([data])
     file = copy.copy(lowered.file)

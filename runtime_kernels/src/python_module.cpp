@@ -286,6 +286,13 @@ Result<float, 4> attention(Input<float, 4> q, Input<float, 4> k, Input<float, 4>
     return y;
 }
 
+Result<float, 2> lookup(const Packed& weight, Input<int64_t, 1> rows) {
+    const size_t shape[] = {rows.shape(0), size_t(weight.shape().depth)};
+    Result<float, 2> y = make_result<float, 2>(shape);
+    require(nbit_lookup(weight.data(), weight.size(), rows.data(), int64_t(rows.shape(0)), y.data()));
+    return y;
+}
+
 std::vector<std::string> available_isas() {
     const char* names[16];
     const int count = nbit_available_isas(names, 16);
@@ -327,6 +334,7 @@ NB_MODULE(_native, m) {
           nb::arg("x_zero"), nb::arg("threads"));
     m.def("attention", &attention, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("mask").none(),
           nb::arg("scale"), nb::arg("threads"));
+    m.def("lookup", &lookup, nb::arg("weight"), nb::arg("rows"));
     m.def("available_isas", &available_isas);
     m.def("default_isa", &default_isa);
 }

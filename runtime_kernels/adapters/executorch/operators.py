@@ -8,6 +8,9 @@ Importing this module registers the operators with torch, with the `.out` varian
 frames of a convolution. With x_scale > 0 they are calibrated:
 q = clip(rint(x / x_scale) + x_zero, -128, 127).
 
+`bitvox::lookup` gives the rows of a packed linear weight of K = `width` that int64 tokens [...] name, as
+float32 [..., width].
+
 `bitvox::wave_conv1d` is a float Conv1d of x [B, 1, T] with weight [N, 1, taps] and no padding.
 `bitvox::instance_norm` gives each channel of x [B, C, T] its own mean and variance over T, as a group norm
 with a group per channel, and then applies the activation. `bitvox::layer_norm` normalises the last dimension
@@ -32,6 +35,7 @@ _CONV1D = (
     f"int groups, {_COMMON}"
 )
 
+_LOOKUP = "(Tensor tokens, Tensor weight, int width"
 _WAVE_CONV1D = "(Tensor x, Tensor weight, Tensor? bias, int stride"
 _INSTANCE_NORM = "(Tensor x, Tensor scale, Tensor bias, float epsilon, str activation"
 _LAYER_NORM = "(Tensor x, Tensor? added, Tensor scale, Tensor bias, float epsilon"
@@ -41,6 +45,7 @@ _library = torch.library.Library("bitvox", "FRAGMENT")
 for _name, _arguments in (
     ("linear", _LINEAR),
     ("conv1d", _CONV1D),
+    ("lookup", _LOOKUP),
     ("wave_conv1d", _WAVE_CONV1D),
     ("instance_norm", _INSTANCE_NORM),
     ("layer_norm", _LAYER_NORM),
@@ -84,6 +89,11 @@ def _fake_conv1d(
     x_zero: int,
 ) -> Tensor:
     return x.new_empty((x.shape[0], outputs, frames_out(x.shape[2], taps, stride, padding, dilation)))
+
+
+@torch.library.register_fake("bitvox::lookup")
+def _fake_lookup(tokens: Tensor, weight: Tensor, width: int) -> Tensor:
+    return torch.empty((*tokens.shape, width), dtype=torch.float32, device=tokens.device)
 
 
 @torch.library.register_fake("bitvox::wave_conv1d")
@@ -165,6 +175,11 @@ def _activation(name: str) -> api.Activation:
     return "gelu" if name == "gelu" else None
 
 
+def _lookup(tokens: Tensor, weight: Tensor, width: int) -> Tensor:
+    found: Tensor = api.lookup(api.PackedWeight.from_bytes(weight.numpy()), tokens.reshape(-1))
+    return found.reshape(*tokens.shape, width)
+
+
 def _wave_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
     return functional.conv1d(x, weight.float(), _floats(bias), stride)
 
@@ -197,6 +212,10 @@ def _conv1d_out(*arguments: object, out: Tensor) -> Tensor:
     return out.copy_(_conv1d(*arguments))  # type: ignore[arg-type]
 
 
+def _lookup_out(*arguments: object, out: Tensor) -> Tensor:
+    return out.copy_(_lookup(*arguments))  # type: ignore[arg-type]
+
+
 def _wave_conv1d_out(*arguments: object, out: Tensor) -> Tensor:
     return out.copy_(_wave_conv1d(*arguments))  # type: ignore[arg-type]
 
@@ -217,6 +236,8 @@ _library.impl("linear", _linear, "CPU")
 _library.impl("conv1d", _conv1d, "CPU")
 _library.impl("linear.out", _linear_out, "CPU")
 _library.impl("conv1d.out", _conv1d_out, "CPU")
+_library.impl("lookup", _lookup, "CPU")
+_library.impl("lookup.out", _lookup_out, "CPU")
 _library.impl("wave_conv1d", _wave_conv1d, "CPU")
 _library.impl("instance_norm", _instance_norm, "CPU")
 _library.impl("wave_conv1d.out", _wave_conv1d_out, "CPU")
