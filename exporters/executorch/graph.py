@@ -101,8 +101,8 @@ def write_forms(
     """The graph with all sites written; with `expose`, their inputs and outputs follow its own outputs."""
     module = traced.module()
     graph = module.graph
-    values: dict[int, tuple[torch.fx.Node, torch.fx.Node, str]] = {}
-    looked_up: dict[int, tuple[torch.fx.Node, torch.fx.Node]] = {}
+    values: dict[int, tuple[torch.fx.Node, str]] = {}
+    looked_up: dict[int, torch.fx.Node] = {}
     packed = any(form.is_operator for form in forms)
     for node in _site_nodes(graph):
         index = node.args[1]
@@ -112,7 +112,7 @@ def write_forms(
             with graph.inserting_before(node):
                 rows = _look_up(module, node, index, form)
             rows.meta["val"] = node.meta["val"]
-            looked_up[index] = (node_of(node.args[0]), rows)
+            looked_up[index] = rows
             node.replace_all_uses_with(rows)
             graph.erase_node(node)
             continue
@@ -125,7 +125,7 @@ def write_forms(
             if replaced is not None:
                 replaced.replace_all_uses_with(written)
                 graph.erase_node(replaced)
-        values[index] = (node_of(written.args[0]), written, activation)
+        values[index] = (written, activation)
     if packed:
         fuse_norms(graph)
         fuse_attention(graph)
@@ -236,24 +236,22 @@ def node_of(value: object) -> torch.fx.Node:
 
 def _expose(
     graph: torch.fx.Graph,
-    values: Mapping[int, tuple[torch.fx.Node, torch.fx.Node, str]],
-    looked_up: Mapping[int, tuple[torch.fx.Node, torch.fx.Node]],
+    values: Mapping[int, tuple[torch.fx.Node, str]],
+    looked_up: Mapping[int, torch.fx.Node],
 ) -> dict[int, Exposed]:
     output = graph.output_node()
     own = output.args[0]
     assert isinstance(own, list | tuple)
-    # q, k and v read one input: it is handed out once.
-    read = [node for value in values.values() for node in value[:2]]
-    read += [node for pair in looked_up.values() for node in pair]
+    # Their inputs are those that are left when norms and attention have been written. q, k and v read one
+    # input: it is handed out once.
+    written = [*(node for node, _ in values.values()), *looked_up.values()]
+    read = [value for node in written for value in (node_of(node.args[0]), node)]
     place = {node: position for position, node in enumerate(dict.fromkeys([*own, *read]))}
     output.args = (tuple(place),)
     graph.set_codegen(torch.fx.graph.CodeGen())  # the traced one insists on its outputs
-    return {
-        index: Exposed(
-            place[source],
-            place[result],
-            activation,
-            (place[looked_up[index][0]], place[looked_up[index][1]]) if index in looked_up else None,
-        )
-        for index, (source, result, activation) in values.items()
-    }
+    exposed = {}
+    for index, (node, activation) in values.items():
+        rows = looked_up.get(index)
+        lookup = None if rows is None else (place[node_of(rows.args[0])], place[rows])
+        exposed[index] = Exposed(place[node_of(node.args[0])], place[node], activation, lookup)
+    return exposed

@@ -72,15 +72,15 @@ def _delegated(program: torch.export.ExportedProgram, call: torch.fx.Node) -> di
     for node in inside.graph.nodes:
         if node.op != "call_function" or not any(word in str(node.target) for word in _WEIGHTED):
             continue
-        weight = inside.graph_signature.inputs_to_buffers.get(getattr(node.args[1], "name", ""))
+        index = _site_of(inside, node.args[1])
         source = given.get(getattr(node.args[0], "name", ""))
-        if weight is None or not weight.startswith(WEIGHT_NAME) or source is None or node not in results:
+        if index is None or source is None or node not in results:
             continue
         position = list(results).index(node)
         handed = [user for user in call.users if user.args[1] == position]
         assert isinstance(source, torch.fx.Node)
         if handed:
-            found[int(weight.removeprefix(WEIGHT_NAME))] = (source, handed[0], "none")
+            found[index] = (source, handed[0], "none")
     return found
 
 
@@ -88,7 +88,7 @@ def _user_inputs(program: Any) -> list[str]:
     return list(program.graph_signature.user_inputs)
 
 
-def _site_of(program: torch.export.ExportedProgram, weight: Any) -> int | None:
-    """The site whose weight a call is given, if it is one's."""
-    name = program.graph_signature.inputs_to_buffers.get(getattr(weight, "name", ""), "")
+def _site_of(program: Any, weight: Any) -> int | None:
+    """The site whose weight a call is given, if it is one's, of a module or of one inside it."""
+    name = program.graph_signature.inputs_to_buffers.get(getattr(weight, "name", ""), "").rpartition(".")[2]
     return int(name.removeprefix(WEIGHT_NAME)) if name.startswith(WEIGHT_NAME) else None
