@@ -3,7 +3,7 @@
     encoder  features                            -> hidden
     cross    hidden                              -> keys and values of cross-attention, layer by layer
     step     tokens [1, n], before [t], positions [n], cross           -> logits [1, vocabulary]
-    beams    tokens [B, n], before [t], positions [n], rows [B], cross -> logits [B, vocabulary]
+    beams    tokens [B, 1], before [t], positions [1], rows [B], cross -> logits [B, vocabulary]
 
 The keys and values of self-attention are mutable buffers, one row of them for `step` and several for
 `beams`, which ExecuTorch takes memory for when a method is first run. `before` are the positions of what has
@@ -92,22 +92,19 @@ class CachedGraphs:
         return dataclasses.asdict(self)
 
     def _step(self, step: torch.nn.Module, rows: int) -> Method:
-        _, most, _ = self.cache
-        tokens = torch.export.Dim("tokens", min=1, max=most)
-        old = torch.export.Dim("past", min=0, max=most)
-        cross, lengths = self._example(STEP)[1 + self.caches :], self._dims(STEP)[1 + self.caches :]
-        new, positions = torch.zeros(min(rows, 3), 2, dtype=torch.int64), torch.arange(2)
-        past = torch.arange(5)
-        heads, _, width = self.cache
+        heads, most, width = self.cache
+        old, past = torch.export.Dim("past", min=0, max=most), torch.arange(5)
+        cross, lengths = self._example(STEP)[1 + self.caches :], tuple(self._dims(STEP)[1 + self.caches :])
         if rows == 1:
-            shapes: tuple[Any, ...] = ({1: tokens}, {0: old}, {0: tokens}, tuple(lengths))
-            return Method(
-                _CachedStep(step, (1, *self.cache), self.caches), (new, past, positions, *cross), shapes
-            )
+            tokens = torch.export.Dim("tokens", min=1, max=most)
+            example = (torch.zeros(1, 2, dtype=torch.int64), past, torch.arange(2), *cross)
+            module: torch.nn.Module = _CachedStep(step, (1, *self.cache), self.caches)
+            return Method(module, example, ({1: tokens}, {0: old}, {0: tokens}, lengths))
         some = torch.export.Dim("rows", min=1, max=rows)
-        shapes = ({0: some, 1: tokens}, {0: old}, {0: tokens}, {0: some}, tuple(lengths))
-        example = (new, past, positions, torch.arange(3), *cross)
-        return Method(_CachedBeams(step, (heads, rows * most, width), self.caches), example, shapes)
+        # XNNPACK takes values with one dynamic dimension where they are made into another shape.
+        example = (torch.zeros(3, 1, dtype=torch.int64), past, torch.arange(1), torch.arange(3), *cross)
+        module = _CachedBeams(step, (heads, rows * most, width), self.caches)
+        return Method(module, example, ({0: some}, {0: old}, {}, {0: some}, lengths))
 
     def _example(self, name: str) -> tuple[Tensor, ...]:
         return tuple(

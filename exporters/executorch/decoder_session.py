@@ -74,13 +74,22 @@ class DecoderSession:
 
     def step(self, state: Heard, tokens: Tokens) -> tuple[FloatArray, Heard]:
         """Logits [B, vocabulary] after tokens [B, n], and the state that has read them."""
+        if state.rows is not None:
+            return self._step_beams(state, tokens)
         read = np.concatenate((state.read, tokens), axis=1)
-        places = torch.arange(state.read.shape[1]), torch.arange(state.read.shape[1], read.shape[1])
-        if state.rows is None:
-            (logits,) = self.methods.run(STEP, _tensor(tokens), *places, *state.cross)
-            return logits.numpy(), Heard(state.cross, read)
-        (logits,) = self.methods.run(BEAMS, _tensor(tokens), *places, _tensor(state.rows), *state.cross)
-        return logits.numpy(), Heard(state.cross, read, np.arange(len(tokens)))
+        (logits,) = self.methods.run(STEP, _tensor(tokens), *_places(state, tokens), *state.cross)
+        return logits.numpy(), Heard(state.cross, read)
+
+    def _step_beams(self, state: Heard, tokens: Tokens) -> tuple[FloatArray, Heard]:
+        """Token by token; a search reads one at a time."""
+        for column in range(tokens.shape[1]):
+            assert state.rows is not None
+            new = tokens[:, column : column + 1]
+            inputs = (_tensor(new), *_places(state, new), _tensor(state.rows), *state.cross)
+            (logits,) = self.methods.run(BEAMS, *inputs)
+            read = np.concatenate((state.read, new), axis=1)
+            state = Heard(state.cross, read, np.arange(len(tokens)))
+        return logits.numpy(), state
 
     def reorder(self, state: Heard, rows: Tokens) -> Heard:
         """The state whose row i goes on from row rows[i]."""
@@ -95,6 +104,12 @@ class DecoderSession:
         """The one row read anew where there are buffers for more: a prompt, of a few tokens."""
         beams = dataclasses.replace(state, read=state.read[:, :0], rows=np.zeros(1, np.int64))
         return self.step(beams, state.read)[1] if state.read.size else beams
+
+
+def _places(state: Heard, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of what has been read, and of new tokens [B, n]."""
+    before = state.read.shape[1]
+    return torch.arange(before), torch.arange(before, before + tokens.shape[1])
 
 
 def _tensor(values: npt.NDArray[np.int64]) -> torch.Tensor:
