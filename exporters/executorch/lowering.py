@@ -47,8 +47,7 @@ class Lowered:
     def emit_exposed(
         self, length: int | None, sites: Mapping[str, Sequence[int]]
     ) -> tuple[Program, dict[str, dict[int, Exposed]]] | None:
-        """The same program with the values of the sites of each method among its outputs, where they can be
-        had."""
+        """The same program with the sites' values among the outputs of each method, where they can be had."""
         with quiet():
             edge = copy.deepcopy(self.edge)
             exposed = {}

@@ -102,7 +102,7 @@ def open_session(folder: Path, num_threads: int) -> Session:
         raise InputError(f"{path}: missing; an ExecuTorch model folder holds {MODEL_NAME}")
     program = Methods.load(path, num_threads)
     if STEP in program.names:
-        return open_decoder(program)
+        return _open_decoder(program)
     methods = {length: name for name in program.names if (length := method_rows(name)) is not None}
     if not methods:
         raise program.unknown()
@@ -115,8 +115,8 @@ def open_session(folder: Path, num_threads: int) -> Session:
     return dataclasses.replace(session, pools=len(logits) == 1)
 
 
-def open_decoder(program: Methods) -> DecoderSession:
-    """The encoder-decoder in a program; raises as `open_session` does."""
+def _open_decoder(program: Methods) -> DecoderSession:
+    """The encoder-decoder in a program, its methods loaded by one step; raises as `open_session` does."""
     program.require(ENCODER, CROSS, STEP, BEAMS, ROWS)
     session = DecoderSession(program, program.number(ROWS))
     features = np.zeros(program.input_shape(ENCODER)[1:], np.float32)

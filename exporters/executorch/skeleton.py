@@ -1,8 +1,7 @@
 """What is made once for a model and kept between runs: its trace, and the programs lowered from it.
 
-A skeleton is a zip archive of the traced graphs without site weights and the lowered form of
-the plan that is usual. A plan with other forms, say with more sites at full precision, is lowered when it is
-met.
+A skeleton is a zip archive of the traced graphs without site weights and the lowered form of the plan that is
+usual. A plan with other forms, say with more sites at full precision, is lowered when it is met.
 """
 
 from __future__ import annotations

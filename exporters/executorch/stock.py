@@ -3,8 +3,8 @@
 XNNPACK stores linear weights at 4 or 8 bits and convolution weights at 8: a width that it lacks is stored in
 the next wider one, and then is that width: the bits are paid for. A linear rounds its input row by row when
 it runs, whatever was asked for, because a calibrated one would have to round its output too; a convolution
-has calibrated ranges for both. A tied weight is stored at 8 bits and
-multiplied in float. What else is meant to be multiplied in float is kept at full precision.
+has calibrated ranges for both. A tied weight is stored at 8 bits and multiplied in float. What else is
+meant to be multiplied in float is kept at full precision.
 """
 
 from __future__ import annotations
