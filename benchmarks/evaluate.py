@@ -148,9 +148,9 @@ def evaluate(
     full-precision model to judge by, or when the options ask for what the model cannot do.
     """
     options = options or DecodingOptions()
-    bundle.manifest.processor.check(options)
-    _check_transcripts(dataset, full_precision)
     runner = open_runner(bundle, num_threads)
+    runner.check(options)
+    _check_transcripts(dataset, full_precision)
     heard = _listen(runner, dataset, full_precision, options, progress)
     if not heard.transcripts:
         total = len(dataset.utterances)

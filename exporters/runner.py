@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bitvox.compiler.frontend.decoding import DecodingOptions, Transcription
+from bitvox.compiler.frontend.decoding import DecodingOptions, Transcription, check_rows
+from bitvox.compiler.frontend.graph_decoder import decoder_of
 from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.compiler.frontend.session import Session
 from bitvox.errors import InputError
@@ -34,6 +35,12 @@ class Runner:
     def processor(self) -> AnyProcessor:
         """Feature normalisation and decoding of the bundle."""
         return self.bundle.manifest.processor
+
+    def check(self, options: DecodingOptions) -> None:
+        """Raise InputError, one line, where the model cannot do what is asked of any recording."""
+        self.processor.check(options)
+        if options.beams > 1:
+            check_rows(decoder_of(self.session), options)
 
     def logits(self, samples: FloatArray) -> FloatArray:
         """Logits [frames, vocabulary] of samples [T] at the model's rate.

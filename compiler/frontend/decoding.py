@@ -6,10 +6,12 @@ NumPy alone: the graphs are torch's, ONNX Runtime's or ExecuTorch's behind one p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from bitvox.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -108,3 +110,9 @@ class Transcription:
     text: str
     language: str | None
     segments: tuple[Segment, ...]
+
+
+def check_rows(graphs: DecoderGraphs[Any], options: DecodingOptions) -> None:
+    """Raise InputError where a search would keep more hypotheses than the graphs can run."""
+    if options.beams > graphs.max_rows:
+        raise InputError(f"beams {options.beams}: this model runs {graphs.max_rows} at a time")

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bitvox.compiler.frontend.decoding import DecoderGraphs, DecodingOptions, Segment, Transcription
+from bitvox.compiler.frontend.decoding import (
+    DecoderGraphs,
+    DecodingOptions,
+    Segment,
+    Transcription,
+    check_rows,
+)
 from bitvox.compiler.frontend.search import Hypothesis, beam_search, greedy
 from bitvox.compiler.frontend.token_rules import TimeRules, TokenRules, log_sum
-from bitvox.errors import InputError
 
 if TYPE_CHECKING:
     from bitvox.compiler.frontend.token_processor import TokenProcessor
@@ -56,8 +61,7 @@ def transcribe(
     options = options or DecodingOptions()
     processor.check(options)
     language = processor.language_of(options)
-    if options.beams > graphs.max_rows:
-        raise InputError(f"beams {options.beams}: this model runs {graphs.max_rows} at a time")
+    check_rows(graphs, options)
     listener = Listener(graphs, processor, options, language)
     fits = samples.size <= processor.window_samples
     timed = options.timestamps or (not fits and processor.first_time is not None)
