@@ -13,7 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bitvox.benchmarks import demo_runtimes
 from bitvox.benchmarks.dataset import Dataset, read_dataset
+from bitvox.benchmarks.demo_runtimes import RuntimeRow, run_runtimes
 from bitvox.benchmarks.evaluate import EvalReport, evaluate
 from bitvox.benchmarks.latency import BenchReport, bench
 from bitvox.benchmarks.machine import machine
@@ -29,6 +31,7 @@ from bitvox.sizes import format_size
 
 MODEL = "reference-ctc"
 BUDGETS = (1_200_000, 1_800_000, 3_000_000)
+_RUNTIMES_BUDGET = BUDGETS[1]
 _SECONDS = 3.0
 _TABLE_WIDTH = 110
 
@@ -77,11 +80,15 @@ def held_out(voice: Path, model: SpeechModel, request: CompileRequest) -> Datase
     return Dataset(everything.origin, kept)
 
 
-def run_demo(out: Path, progress: Progress) -> list[Row]:
-    """Compile, judge and time every voice at every budget, into folders `out/VOICE/BYTES`."""
+def run_demo(out: Path, progress: Progress) -> tuple[list[Row], list[RuntimeRow]]:
+    """Compile, judge and time every voice at every budget, into folders `out/VOICE/BYTES`.
+
+    Then the first voice at one budget in every runtime, into folders named after it.
+    """
     model = load_model(MODEL)
     full_precision = export_full_precision(model, out / "full-precision").parent
-    rows = []
+    rows: list[Row] = []
+    runtimes: list[RuntimeRow] = []
     for voice in sample_voices():
         request = CompileRequest(model=MODEL, audio=voice, out=out / voice.name)
         dataset = held_out(voice, model, request)
@@ -90,7 +97,9 @@ def run_demo(out: Path, progress: Progress) -> list[Row]:
             judged = evaluate(bundle, dataset, model, progress)
             timed = bench(bundle, full_precision, _SECONDS, progress=progress)
             rows.append(_row(voice.name, compiled, judged, timed))
-    return rows
+            if not runtimes and compiled.budget == _RUNTIMES_BUDGET:
+                runtimes = run_runtimes(request, compiled, dataset, _SECONDS, progress)
+    return rows, runtimes
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -125,21 +134,26 @@ def _row(voice: str, compiled: CompileReport, judged: EvalReport, timed: BenchRe
     )
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[Row], runtimes: list[RuntimeRow]) -> None:
     console = Console()
     console.width = max(console.width, _TABLE_WIDTH)
     table = Table(*HEADER)
     for row in rows:
         table.add_row(*cells(row))
     console.print(table)
+    beside = Table(*demo_runtimes.HEADER)
+    for one in runtimes:
+        beside.add_row(*demo_runtimes.cells(one))
+    console.print(f"The voice {rows[0].voice} in {format_size(_RUNTIMES_BUDGET)} for each runtime:")
+    console.print(beside)
     example = min(sample_voices()[0].glob("*.ogg"))
     for line in (
         "bits: average width of the quantised weights. WER: on clips kept out of calibration.",
         "agreement: words of the full-precision transcripts that the bundle writes too.",
         "time / fp32: one thread, median of interleaved runs and quartiles; below 1 is faster.",
         "The voices are synthetic (espeak-ng).",
-        "All are for stock ONNX Runtime; `--kernels packed` (its weights stay packed in memory) and "
-        "`--target executorch` compile for the other two runtimes.",
+        "The first table is of stock ONNX Runtime; `--kernels packed` (weights stay packed in memory) and "
+        "`--target executorch` are the other two.",
         f"Bundles are in {Path(rows[0].bundle).parents[1]}. Transcribe with one:",
         f"  {Path(sys.executable).with_name('bitvox')} transcribe {rows[1].bundle} {example}",
     ):
@@ -153,10 +167,14 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="JSON file to keep the rows in")
     options = parser.parse_args()
     with progress_on_stderr() as progress:
-        rows = run_demo(options.out, progress)
-    _print(rows)
+        rows, runtimes = run_demo(options.out, progress)
+    _print(rows, runtimes)
     if options.record:
-        record = {"machine": machine(), "rows": [dataclasses.asdict(row) for row in rows]}
+        record = {
+            "machine": machine(),
+            "rows": [dataclasses.asdict(row) for row in rows],
+            "runtimes": [dataclasses.asdict(row) for row in runtimes],
+        }
         options.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -145,7 +145,7 @@ def bench(
     empty = count.after(_probe(models[0], tokens, shape, empty=True))
     # Alternating here too, so that a busy minute falls on both.
     probes = [[count.after(_probe(model, tokens, shape)) for model in models] for _ in range(FRESH_PROCESSES)]
-    times = _interleave([model.open() for model in models], noise(shape), tokens, count)
+    times = interleave([model.open() for model in models], noise(shape), tokens, lambda: count.after(None))
     measured = [
         _measured(model, [row[index] for row in probes], times[:, index], seconds, empty)
         for index, model in enumerate(models)
@@ -168,6 +168,24 @@ def bench(
             f"seeded noise as audio, {tokens} tokens of a decoder; features and search for text not counted"
         ),
     )
+
+
+def interleave(
+    sessions: Sequence[Session],
+    features: FloatArray,
+    tokens: int,
+    after_round: Callable[[], None] = lambda: None,
+) -> npt.NDArray[np.float64]:
+    """Seconds of each run [rounds, models], the models taking turns within a round and in who goes first."""
+    times = np.zeros((WARM_UP + ROUNDS, len(sessions)))
+    for row in range(len(times)):
+        for turn in range(len(sessions)):
+            index = (row + turn) % len(sessions)
+            started = time.perf_counter()
+            exercise(sessions[index], features, tokens)
+            times[row, index] = time.perf_counter() - started
+        after_round()
+    return times[WARM_UP:]
 
 
 def _isa(bundle: Bundle) -> str | None:
@@ -221,21 +239,6 @@ def _probe(model: _Model, tokens: int, shape: Sequence[int], *, empty: bool = Fa
         last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         raise RequestError(f"{model.folder}: cannot be run in a fresh process: {last}")
     return _Probe(**json.loads(done.stdout))
-
-
-def _interleave(
-    sessions: Sequence[Session], features: FloatArray, tokens: int, count: _Counter
-) -> npt.NDArray[np.float64]:
-    """Seconds of each run [rounds, models], the models taking turns within a round and in who goes first."""
-    times = np.zeros((WARM_UP + ROUNDS, len(sessions)))
-    for row in range(len(times)):
-        for turn in range(len(sessions)):
-            index = (row + turn) % len(sessions)
-            started = time.perf_counter()
-            exercise(sessions[index], features, tokens)
-            times[row, index] = time.perf_counter() - started
-        count.after(None)
-    return times[WARM_UP:]
 
 
 def _measured(

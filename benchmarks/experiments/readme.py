@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bitvox.benchmarks import demo_runtimes
 from bitvox.benchmarks.demo import HEADER, Row, cells
 from bitvox.benchmarks.experiments.decoder_step import FP32_GOAL, PEER_GOAL, StepDocument
+from bitvox.benchmarks.demo_runtimes import RuntimeRow
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
 from bitvox.benchmarks.experiments.report_decoder_step import goals_table
@@ -72,7 +74,17 @@ def _demo(record: dict[str, object]) -> str:
         "bits: average width of the quantised weights. WER: on clips kept out of calibration. agreement: "
         "words of the full-precision transcripts that the bundle writes too. time / fp32: one thread, median "
         f"of interleaved runs and quartiles, {machine['cpu']}. The voices are synthetic (espeak-ng)."
+        + _demo_runtimes(record)
     )
+
+
+def _demo_runtimes(record: dict[str, object]) -> str:
+    """The same voice in every runtime, where a record has it."""
+    found = record.get("runtimes")
+    if not isinstance(found, list) or not found:
+        return ""
+    rows = [demo_runtimes.cells(RuntimeRow(**row)) for row in found]
+    return f"\n\nThe first voice in 1.80 MB for each runtime:\n\n{table(demo_runtimes.HEADER, rows)}"
 
 
 KERNEL_ROWS = ((768, 3072, 50), (768, 3072, 250), (768, 3072, 1))

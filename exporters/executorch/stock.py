@@ -40,7 +40,10 @@ def settle(model: SpeechModel, plan: QuantPlan) -> QuantPlan:
     sites = []
     for site, entry in zip(model.sites, plan.sites, strict=True):
         bits, activations = stored_form(site, entry.bits, entry.activations)
-        sites.append(entry.replace(bits=bits, activations=activations))
+        reason = entry.reason
+        if bits is not None and bits != entry.bits:
+            reason += f"; {entry.bits} bits stored as {bits}, XNNPACK's next"
+        sites.append(entry.replace(bits=bits, activations=activations, reason=reason))
     return plan.replace(sites=tuple(sites))
 
 

@@ -30,7 +30,7 @@ from bitvox.exporters.executorch.audit import DELEGATE, kernels_reached
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS, MARGIN_SECONDS, even_windows, windows
 from bitvox.exporters.executorch.program import PackedConstant, Program, kernel_calls
 from bitvox.exporters.executorch.sharing import shared
-from bitvox.exporters.executorch.skeleton import shipped_program, traced_skeleton, usual_forms
+from bitvox.exporters.executorch.skeleton import shipped_program, usual_forms
 from bitvox.exporters.onnx.resident import resident_weight
 from bitvox.progress import no_progress
 from bitvox.store import default_store
@@ -217,29 +217,6 @@ def test_full_precision_is_the_model(model: SpeechModel, tmp_path: Path) -> None
     (clip, *_) = noise_clips()
     features = model.processor.features(clip)
     np.testing.assert_allclose(loaded.run(features), model.logits(clip), atol=1e-4)
-
-
-def test_stock_kernels_use_no_operator_of_ours(
-    model: SpeechModel, compiled: bitvox.CompileReport, tmp_path: Path
-) -> None:
-    ranges = {site.site: site.input_range for site in compiled.plan.sites}
-    plan = exporter.settle(
-        model,
-        compiled.plan.replace(
-            kernels="stock",
-            sites=tuple(
-                site.replace(output_range=ranges[site.site]) if site.bits else site
-                for site in compiled.plan.sites
-            ),
-        ),
-    )
-    assert {site.bits for site in plan.sites} <= {None, 4, 8}
-    packed = lower(model, plan)
-    written = exporter.write_model(traced_skeleton(model), packed, tmp_path)
-    assert not any(name.startswith(("bitvox", "quantized")) for name in written.operators)
-    report = exporter.prove(model, packed, written, noise_clips()[0], allow_float=False)
-    assert set(report.kernels.values()) == {DELEGATE}
-    assert report.parity.worst[1] < 1e-3
 
 
 def test_a_flipped_byte_is_named(copy: Path) -> None:

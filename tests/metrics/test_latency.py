@@ -87,8 +87,7 @@ def test_models_take_turns() -> None:
             order.append(self.name)
             return {"logits": inputs["samples"]}
 
-    count = latency._Counter(lambda stage, done, total: None, 1)
-    times = latency._interleave([Fake("a"), Fake("b")], np.zeros(1, dtype=np.float32), 1, count)
+    times = latency.interleave([Fake("a"), Fake("b")], np.zeros(1, dtype=np.float32), tokens=1)
     assert times.shape == (latency.ROUNDS, 2)
     assert order[:4] == ["a", "b", "b", "a"]
 
