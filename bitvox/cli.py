@@ -59,8 +59,8 @@ def main() -> None:
     # A path need not be valid text, and a terminal need not know every letter: print what can be printed.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # not where `nohup` ignores it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
             signal.signal(number, _stop)
     code = run()
     try:
@@ -76,37 +76,49 @@ def main() -> None:
 class _StoppedError(BaseException):
     """A signal asks the process to end: not an Exception, so that nothing but clean-up stands in its way."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    heard: int | None = None
+    """Number of the signal that was; torch's C++ may have made another error of this one."""
+
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # a second one must not cut the clean-up short
-    raise _StoppedError(number)
+    _StoppedError.heard = number
+    raise _StoppedError
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line, by default the process's own; returns its exit code."""
     try:
-        code = app(arguments, prog_name="bitvox", standalone_mode=False)
-    except BitvoxError as error:
+        code = app(arguments, prog_name="bitvox", standalone_mode=False) or 0
+    except BaseException as error:
+        code = _explain(error) if _StoppedError.heard is None else _stopped(_StoppedError.heard)
+    else:
+        code = _stopped(signal.SIGINT) if code == _INTERRUPTED else code
+    return code
+
+
+def _explain(error: BaseException) -> int:
+    """Say in one line what went wrong, where it is known; raises what is not."""
+    if isinstance(error, BitvoxError):
         return _fail(str(error), error.exit_code)
-    except typer.TyperException as error:
+    if isinstance(error, typer.TyperException):
         return _usage(error)
-    except OSError as error:
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _stopped(signal.SIGINT)
+    if isinstance(error, OSError):
         if fault := no_room(error):
             return _fail(f"{error.filename or 'output'}: {fault}; free some space", 1)
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except _StoppedError as stopped:
-        return _fail("stopped; nothing was left half-written", 128 + stopped.number)
-    if code == 130:
-        return _fail("interrupted; nothing was left half-written", 130)
-    return code or 0
+        if error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror}", 2)
+    raise error
+
+
+def _stopped(number: int) -> int:
+    said = "interrupted" if number == signal.SIGINT else "stopped"
+    return _fail(f"{said}; nothing was left half-written", 128 + number)
 
 
 def _usage(error: typer.TyperException) -> int:

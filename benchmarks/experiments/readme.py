@@ -12,8 +12,8 @@ from typing import Any
 
 from bitvox.benchmarks import demo_runtimes
 from bitvox.benchmarks.demo import HEADER, Row, cells
-from bitvox.benchmarks.experiments.decoder_step import FP32_GOAL, PEER_GOAL, StepDocument
 from bitvox.benchmarks.demo_runtimes import RuntimeRow
+from bitvox.benchmarks.experiments.decoder_step import FP32_GOAL, PEER_GOAL, StepDocument
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
 from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
 from bitvox.benchmarks.experiments.report_decoder_step import goals_table

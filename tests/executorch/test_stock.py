@@ -20,7 +20,10 @@ from bitvox.exporters.executorch.session import MODEL_NAME
 
 @pytest.fixture(scope="module")
 def request_for(checkpoint: Path, voice: Path) -> bitvox.CompileRequest:
-    return bitvox.CompileRequest(str(checkpoint), voice, target="executorch", kernels="stock")
+    """By myQASR, which asks for any width; `auto` knows what XNNPACK has and asks for that."""
+    return bitvox.CompileRequest(
+        str(checkpoint), voice, target="executorch", kernels="stock", method="myqasr"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,9 @@ def compiled(
 def test_the_bytes_on_disk_are_those_that_were_planned(compiled: bitvox.CompileReport) -> None:
     on_disk = sum(path.stat().st_size for path in compiled.out.iterdir())
     assert compiled.budget is not None and compiled.bytes == on_disk <= compiled.budget
-    # Beside a digit of a number that calibration finds, and lists that are 8 bytes in a flatbuffer or none.
-    assert compiled.plan.total_bytes - 300 <= on_disk <= compiled.plan.total_bytes
+    # A plan is sized with numbers as long as calibration may find.
+    quantised = sum(site.bits is not None for site in compiled.plan.sites)
+    assert compiled.plan.total_bytes - 40 * quantised <= on_disk <= compiled.plan.total_bytes
     assert bitvox.verify(compiled.out) == []
 
 
@@ -59,7 +63,7 @@ def test_the_manifest_asks_for_nothing_of_ours(
     compiled: bitvox.CompileReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     manifest = bitvox.Bundle.open(compiled.out).manifest
-    assert manifest.plan["kernels"] == "stock"
+    assert manifest.quant_plan("manifest").kernels == "stock"
     assert set(manifest.audit.values()) == {DELEGATE}
     assert DELEGATE in manifest.operators
     assert not any(name.startswith(("bitvox", "quantized")) for name in manifest.operators)
