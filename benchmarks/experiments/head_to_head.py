@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from bitvox.store import FileStore, default_store
 from bitvox.voice import read_voice
 
 BITS = (2.5, 3.0, 3.5, 4.0, 2.2, 5.0, 6.0, 8.0)
-DRAWN_BITS = (2.5, 3.0, 3.5, 4.0)
+DRAWN_BITS = (2.5, 3.0, 3.5, 4.0, 2.2)
 DRAWS = 5
 SEED = 0
 
@@ -100,8 +100,8 @@ class Comparison(Schema):
         difference: WER of `auto` minus that of myQASR.
         half: Increase of `auto` minus half of that of myQASR.
         share: The one as a share of the other; None where myQASR has none.
-        bytes_share: Bytes of the smallest `auto` row that makes no more errors than myQASR here, as a share
-            of myQASR's; None where there is none.
+        bytes_share: Bytes of the smallest budget at which `auto` makes no more errors than myQASR here, on
+            average over the same draws, as a share of myQASR's; None where there is none.
     """
 
     bits: float
@@ -262,7 +262,7 @@ def compare(rows: Sequence[HeadRow], judged: Dataset) -> Iterator[Comparison]:
             difference=errors.rate(mine - theirs),
             half=errors.rate(mine - 0.5 * theirs - 0.5 * full),
             share=round(gained / lost, 4) if lost > 0 else None,
-            bytes_share=_bytes_share(ours.values(), next(iter(whole[best].values())), errors),
+            bytes_share=_bytes_share(ours, whole[best], errors),
         )
 
 
@@ -271,10 +271,16 @@ def _is_default(row: HeadRow) -> bool:
     return (row.method, row.rounding, row.effort) == usual and not row.unreachable
 
 
-def _bytes_share(ours: Iterable[HeadRow], theirs: HeadRow, errors: _Errors) -> float | None:
-    most = errors.of(theirs.texts).sum()
-    sizes = [row.bytes for row in ours if row.draw == theirs.draw and errors.of(row.texts).sum() <= most]
-    return round(min(sizes) / theirs.bytes, 4) if sizes else None
+def _bytes_share(
+    ours: Mapping[tuple[float | None, int], HeadRow], theirs: Mapping[int, HeadRow], errors: _Errors
+) -> float | None:
+    most = sum(errors.of(row.texts).sum() for row in theirs.values())
+    sizes = []
+    for bits in {bits for bits, _ in ours}:
+        rows = [ours[bits, draw] for draw in theirs if (bits, draw) in ours]
+        if len(rows) == len(theirs) and sum(errors.of(row.texts).sum() for row in rows) <= most:
+            sizes.append(sum(row.bytes for row in rows))
+    return round(min(sizes) / sum(row.bytes for row in theirs.values()), 4) if sizes else None
 
 
 class _Errors:

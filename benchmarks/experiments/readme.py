@@ -15,15 +15,16 @@ from bitvox.benchmarks.demo import HEADER, Row, cells
 from bitvox.benchmarks.demo_runtimes import RuntimeRow
 from bitvox.benchmarks.experiments.decoder_step import FP32_GOAL, PEER_GOAL, StepDocument
 from bitvox.benchmarks.experiments.full_size import FullSizeDocument
-from bitvox.benchmarks.experiments.real_rows import SpeechDocument, SpeechRow
+from bitvox.benchmarks.experiments.head_to_head import HeadDocument
 from bitvox.benchmarks.experiments.report_decoder_step import goals_table
 from bitvox.benchmarks.experiments.report_full_size import compile_sentence, compile_table
+from bitvox.benchmarks.experiments.report_head_to_head import comparisons
 from bitvox.benchmarks.experiments.report_runtimes import budgets_sentence, budgets_table
 from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, write_text
 from bitvox.benchmarks.experiments.runtimes import RuntimesDocument
 from bitvox.benchmarks.experiments.speech import AN4
 from bitvox.benchmarks.experiments.supported import supported_table
-from bitvox.benchmarks.experiments.tables import count, percent, points, table
+from bitvox.benchmarks.experiments.tables import table
 from bitvox.benchmarks.kernels.goals import check
 from bitvox.benchmarks.kernels.report import recorded
 from bitvox.benchmarks.resident.measure import LENGTHS
@@ -54,8 +55,8 @@ def blocks(results: Path) -> dict[str, str]:
     if (results / "decoder_step.json").exists():
         found["decoder"] = _decoder(read_document(results / "decoder_step.json", StepDocument))
     parts = []
-    if (results / "real_speech.json").exists():
-        parts.append(_speech(read_document(results / "real_speech.json", SpeechDocument)))
+    if (results / "head_to_head_test.json").exists():
+        parts.append(_head_to_head(read_document(results / "head_to_head_test.json", HeadDocument)))
     if (results / "runtimes.json").exists():
         parts.append(_runtimes(read_document(results / "runtimes.json", RuntimesDocument)))
     if (results / "full_size.json").exists():
@@ -153,32 +154,14 @@ def _decoder(document: StepDocument) -> str:
     )
 
 
-def _speech(document: SpeechDocument) -> str:
-    rows = [row for row in document.rows if _is_headline(row)]
-    rows.sort(key=lambda row: (-(row.anchor or 99), row.method != "uniform"))
-    names = list(rows[0].scores)
-    headers = ["method", "bytes", "bits"]
-    for name in names:
-        headers += [f"{name} WER % ({rows[0].scores[name].clips} clips)", "− full precision"]
-    lines = [_speech_line(row, names) for row in rows]
+def _head_to_head(document: HeadDocument) -> str:
+    found = document.provenance.data
     return (
-        "`reference-ctc` on recordings of people (`make experiments-speech`), 95 % intervals over "
-        f"speakers:\n\n{table(headers, lines)}"
+        f"`reference-ctc` at equal bytes (`bitvox reproduce head-to-head`), judged on {AN4} {found[AN4]}, "
+        f"calibrated on {found['calibration']}; points of WER with 95 % intervals over speakers and draws; "
+        "myQASR's order and calibration are those that do best on these very recordings:\n\n"
+        f"{comparisons(document.summary)}"
     )
-
-
-def _is_headline(row: SpeechRow) -> bool:
-    """Full precision, uniform, and myQASR with the options that `compile` has by default."""
-    ours = (row.order, row.calibration, row.tier) == ("ascending", "min-max", "default")
-    return not row.unreachable and (row.method != "myqasr" or ours)
-
-
-def _speech_line(row: SpeechRow, names: list[str]) -> list[str]:
-    line = [row.method, count(row.bytes), f"{row.average_bits:.2f}"]
-    for name in names:
-        score = row.scores[name]
-        line += [percent(score.words.rate), "" if row.anchor is None else points(score.difference)]
-    return line
 
 
 def _runtimes(document: RuntimesDocument) -> str:
