@@ -335,8 +335,9 @@ def _write_plan(plan: QuantPlan, out: Path | None, json: bool) -> None:
     if out is None or json:
         print(text, end="")
     else:
-        widths = [site.bits for site in plan.sites if site.bits]
-        span = f"at {min(widths)} to {max(widths)} bits" if widths else "quantised"
+        widths = sorted(site.bits for site in plan.sites if site.bits)
+        ends = dict.fromkeys((*widths[:1], *widths[-1:]))
+        span = f"at {' to '.join(map(str, ends))} bits" if widths else "quantised"
         size = format_size(plan.total_bytes)
         print(f"{out}: {size} of {_ceiling(plan.budget)}, {len(widths)} of {len(plan.sites)} sites {span}")
 

@@ -62,7 +62,14 @@ class StockSite(torch.nn.Module):
         self.register_buffer("codes", torch.from_numpy(weight.signed_codes()))
         self.register_buffer("scale", torch.from_numpy(scale.copy()))
         self.register_buffer("zero", torch.zeros(site.channels, dtype=torch.int64))
-        self.register_buffer("bias", None if bias is None else torch.from_numpy(bias.copy()))
+        self.register_buffer("bias", None if bias is None else torch.from_numpy(self._on_grid(bias)))
+
+    def _on_grid(self, bias: np.ndarray) -> np.ndarray:
+        """A convolution's bias in whole products of an input's step and a weight's, as XNNPACK adds it."""
+        if self.plan.input_range is None or self.site.conv is None:
+            return bias.copy()
+        step = np.float32(self.plan.input_range.scale) * self.scale.numpy()
+        return np.rint(bias / step) * step
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the site for an input [B, ..., K] (linear) or [B, C, T] (conv1d)."""

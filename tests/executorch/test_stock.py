@@ -6,16 +6,28 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import bitvox
+from bitvox.compiler.frontend.model import ConvGeometry, Site
+from bitvox.compiler.lowering.packed import pack_weight
+from bitvox.compiler.passes.plan import Range, SitePlan
 from bitvox.runtime_kernels.adapters.executorch import library
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
 
 from bitvox.exporters.executorch.audit import DELEGATE
 from bitvox.exporters.executorch.program import Program
+from bitvox.exporters.executorch.quiet import quiet
 from bitvox.exporters.executorch.session import MODEL_NAME
+from bitvox.exporters.executorch.stock import StockSite
+
+with quiet():
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.extension.pybindings import portable_lib
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +118,25 @@ def test_a_flipped_byte_is_named(compiled: bitvox.CompileReport, tmp_path: Path,
     (tmp_path / name).write_bytes(content)
     with pytest.raises(bitvox.InputError, match=f"{name}: damaged"):
         bitvox.open_runner(bitvox.Bundle.open(tmp_path))
+
+
+def test_a_convolution_is_what_xnnpack_computes() -> None:
+    """But for values on the boundary of two codes; a bias is coarse beside a depthwise one's few products."""
+    generator = torch.Generator().manual_seed(0)
+    channels, taps = 96, 31
+    weight = 0.2 * torch.randn(channels, 1, taps, generator=generator)
+    bias = 0.3 * torch.randn(channels, generator=generator)
+    x = torch.randn(1, channels, 400, generator=generator)
+    y = torch.nn.functional.conv1d(x, weight, bias, padding=15, groups=channels)
+    spans = [Range(float(one.min()), float(one.max())) for one in (x, y)]
+    geometry = ConvGeometry(stride=1, padding=15, dilation=1, groups=channels)
+    site = Site("depthwise", "conv1d", tuple(weight.shape), "conv", "depthwise", True, geometry)
+    packed = pack_weight(weight.numpy(), 8, "channel", 1.0)
+    plan = SitePlan("depthwise", 8, input_range=spans[0], output_range=spans[1])
+    module = StockSite(site, packed, bias.numpy(), plan).eval()
+    with quiet():
+        exported = torch.export.export(module, (x,))
+        program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
+        found = portable_lib._load_for_executorch_from_buffer(program.buffer).forward((x,))[0]
+    with torch.no_grad():
+        assert np.mean(found.numpy() != module(x).numpy()) < 1e-4
