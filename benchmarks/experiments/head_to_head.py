@@ -44,7 +44,6 @@ from bitvox.store import FileStore, default_store
 from bitvox.voice import read_voice
 
 BITS = (2.5, 3.0, 3.5, 4.0, 2.2, 5.0, 6.0, 8.0)
-DRAWN_BITS = (2.5, 3.0, 3.5, 4.0, 2.2)
 DRAWS = 5
 SEED = 0
 
@@ -61,11 +60,11 @@ class Setting:
 
     Attributes:
         model: Checkpoint.
-        draws: Recordings that rows are calibrated with; all with the first, some with the others too.
+        draws: Recordings that rows are calibrated with; all with the first, the default method and myQASR
+            with the others too.
         judged: What rows are judged on.
         split: Whose speakers those are.
         bits: Averages whose bytes are the budgets, in the order in which they are measured.
-        drawn_bits: Those that the default method and myQASR are measured at for every draw.
         tools: Other tools, each at the bytes that it takes.
     """
 
@@ -74,7 +73,6 @@ class Setting:
     judged: Dataset
     split: Split = "dev"
     bits: tuple[float, ...] = BITS
-    drawn_bits: tuple[float, ...] = DRAWN_BITS
     tools: tuple[Tool, ...] = TOOLS
 
 
@@ -195,8 +193,9 @@ def _cells(setting: Setting, base: CompileRequest, judge: Judge) -> Iterator[_Ce
         yield from (_Cell(bits, replace(request, budget=size)) for bits, size in budgets.items())
     for draw in range(1, len(setting.draws)):
         for request in _headline(base):
-            shared = (bits for bits in budgets if bits in setting.drawn_bits)
-            yield from (_Cell(bits, replace(request, budget=budgets[bits]), draw=draw) for bits in shared)
+            yield from (
+                _Cell(bits, replace(request, budget=size), draw=draw) for bits, size in budgets.items()
+            )
     for request in _others(base):
         # A manifest that names the rounding of every site takes a few bytes more: one width has to fit.
         sizes = named if (request.method, request.rounding) == ("uniform", "compensated") else budgets
