@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import tempfile
@@ -68,6 +69,10 @@ class TinyFamily:
     config: str
     sites: int
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_one_layer(self) -> TinyFamily:
+        """The same with half of the layers."""
+        return dataclasses.replace(self, changes={**self.changes, "num_hidden_layers": 1})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -291,7 +296,8 @@ TINY["spectrogram"] = TinyFamily(
 
 
 @functools.cache
-def tiny_family(name: str) -> SpeechModel:
+def tiny_family(name: str, one_layer: bool = False) -> SpeechModel:
     """One of them, loaded; shared between tests, which must not change it."""
+    family = TINY[name].of_one_layer() if one_layer else TINY[name]
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
-        return load_model(TINY[name].write(Path(folder)))
+        return load_model(family.write(Path(folder)))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitvox.benchmarks.experiments.supported import WAYS
 from bitvox.compiler.frontend.session import run_model
 from bitvox.compiler.lowering.packed import full_precision, lower
 from bitvox.compiler.passes.base import PassContext
@@ -34,11 +33,6 @@ def skeleton(name: str) -> bytes:
     return build_skeleton(tiny_family(name))
 
 
-def names(way: str) -> list[str]:
-    """Checkpoints of the architectures that the table of the README lists."""
-    return [name for name, tiny in TINY.items() if tiny.architecture in WAYS[way].architectures]
-
-
 def plan_at(name: str, bits: int, activations: Activations, kernels: Kernels = "stock") -> QuantPlan:
     model = tiny_family(name)
     plan = start_plan(model, PackedCosts(), "onnx", "default", activations, kernels)
@@ -60,7 +54,7 @@ def test_full_precision_is_the_model_at_any_length(tmp_path: Path, name: str) ->
         np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", names("onnx"))
+@pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("activations", ["static", "dynamic"])
 def test_every_width_agrees_at_every_site(tmp_path: Path, name: str, activations: Activations) -> None:
     model = tiny_family(name)
@@ -81,7 +75,7 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str, activations
 
 
 @pytest.mark.skipif(not library_path().is_file(), reason="the operator library was not built")
-@pytest.mark.parametrize("name", names("onnx, packed"))
+@pytest.mark.parametrize("name", TINY)
 def test_packed_kernels_agree_at_every_width_and_site(tmp_path: Path, name: str) -> None:
     model = tiny_family(name)
     for bits in WIDTHS:
