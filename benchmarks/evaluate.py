@@ -148,9 +148,10 @@ def evaluate(
     full-precision model to judge by, or when the options ask for what the model cannot do.
     """
     options = options or DecodingOptions()
-    runner = open_runner(bundle, num_threads)
-    runner.check(options)
+    bundle.manifest.processor.check(options)
     _check_transcripts(dataset, full_precision)
+    runner = open_runner(bundle, num_threads)
+    runner.check_beams(options)
     heard = _listen(runner, dataset, full_precision, options, progress)
     if not heard.transcripts:
         total = len(dataset.utterances)

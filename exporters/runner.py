@@ -36,9 +36,8 @@ class Runner:
         """Feature normalisation and decoding of the bundle."""
         return self.bundle.manifest.processor
 
-    def check(self, options: DecodingOptions) -> None:
-        """Raise InputError, one line, where the model cannot do what is asked of any recording."""
-        self.processor.check(options)
+    def check_beams(self, options: DecodingOptions) -> None:
+        """Raise InputError where the runtime keeps fewer hypotheses than `processor.check` lets pass."""
         if options.beams > 1:
             check_rows(decoder_of(self.session), options)
 

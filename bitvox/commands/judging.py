@@ -112,8 +112,10 @@ def bench_command(
         opened = Bundle.open(bundle)
         folder = None
         if full_precision:
-            folder = Path(scratch)
-            _export(opened.manifest.target, _checkpoint_of(opened, checkpoint), folder)
+            folder, model = Path(scratch), _checkpoint_of(opened, checkpoint)
+            progress("export full precision", 0, 1)  # minutes of a large model
+            _export(opened.manifest.target, model, folder)
+            progress("export full precision", 1, 1)
         report = bench(opened, folder, seconds, threads, progress)
     print(report.to_json() if json else _bench_text(report))
 

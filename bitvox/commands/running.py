@@ -78,8 +78,10 @@ def transcribe_command(
             logger.warning("skipped %s", fault["error"])
         if not files:
             raise InputError(f"none of the {len(audio)} places holds a recording (each is named above)")
-        runner = open_runner(Bundle.open(bundle), threads)
-        runner.check(options)
+        opened = Bundle.open(bundle)
+        opened.manifest.processor.check(options)
+        runner = open_runner(opened, threads)
+        runner.check_beams(options)
         progress("transcribe", 0, len(files))
         for number, file in enumerate(files, start=1):
             result = _transcribe(runner, file, options)
