@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -166,12 +167,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the bundles")
     parser.add_argument("--record", type=Path, help="JSON file to keep the rows in")
     options = parser.parse_args()
+    started = time.monotonic()
     with progress_on_stderr() as progress:
         rows, runtimes = run_demo(options.out, progress)
     _print(rows, runtimes)
     if options.record:
         record = {
             "machine": machine(),
+            "seconds": round(time.monotonic() - started),
             "rows": [dataclasses.asdict(row) for row in rows],
             "runtimes": [dataclasses.asdict(row) for row in runtimes],
         }

@@ -66,25 +66,21 @@ def blocks(results: Path) -> dict[str, str]:
     return found
 
 
-def _demo(record: dict[str, object]) -> str:
-    rows = [Row(**{**row, "ratio": tuple(row["ratio"])}) for row in record["rows"]]  # type: ignore[attr-defined]
-    machine = record["machine"]
-    assert isinstance(machine, dict)
+def _demo(record: dict[str, Any]) -> str:
+    rows = [Row(**{**row, "ratio": tuple(row["ratio"])}) for row in record["rows"]]
+    machine, minutes = record["machine"], record["seconds"] / 60
     return (
         f"{table(HEADER, [cells(row) for row in rows])}\n\n"
         "bits: average width of the quantised weights. WER: on clips kept out of calibration. agreement: "
         "words of the full-precision transcripts that the bundle writes too. time / fp32: one thread, median "
-        f"of interleaved runs and quartiles, {machine['cpu']}. The voices are synthetic (espeak-ng)."
-        + _demo_runtimes(record)
+        f"of interleaved runs and quartiles, {machine['cpu']}. The voices are synthetic (espeak-ng). All of "
+        f"it took {minutes:.1f} minutes on {machine['cores']} cores.{_demo_runtimes(record)}"
     )
 
 
-def _demo_runtimes(record: dict[str, object]) -> str:
-    """The same voice in every runtime, where a record has it."""
-    found = record.get("runtimes")
-    if not isinstance(found, list) or not found:
-        return ""
-    rows = [demo_runtimes.cells(RuntimeRow(**row)) for row in found]
+def _demo_runtimes(record: dict[str, Any]) -> str:
+    """The same voice in every runtime."""
+    rows = [demo_runtimes.cells(RuntimeRow(**row)) for row in record["runtimes"]]
     return f"\n\nThe first voice in 1.80 MB for each runtime:\n\n{table(demo_runtimes.HEADER, rows)}"
 
 
