@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,7 +44,6 @@ from bitvox.store import FileStore, default_store
 from bitvox.voice import read_voice
 
 BITS = (2.5, 3.0, 3.5, 4.0, 2.2, 5.0, 6.0, 8.0)
-DRAWN_BITS = (2.5, 3.0, 3.5, 4.0)
 DRAWS = 5
 SEED = 0
 
@@ -61,11 +60,11 @@ class Setting:
 
     Attributes:
         model: Checkpoint.
-        draws: Recordings that rows are calibrated with; all with the first, some with the others too.
+        draws: Recordings that rows are calibrated with; all with the first, the default method and myQASR
+            with the others too.
         judged: What rows are judged on.
         split: Whose speakers those are.
         bits: Averages whose bytes are the budgets, in the order in which they are measured.
-        drawn_bits: Those that the default method and myQASR are measured at for every draw.
         tools: Other tools, each at the bytes that it takes.
     """
 
@@ -74,7 +73,6 @@ class Setting:
     judged: Dataset
     split: Split = "dev"
     bits: tuple[float, ...] = BITS
-    drawn_bits: tuple[float, ...] = DRAWN_BITS
     tools: tuple[Tool, ...] = TOOLS
 
 
@@ -100,8 +98,8 @@ class Comparison(Schema):
         difference: WER of `auto` minus that of myQASR.
         half: Increase of `auto` minus half of that of myQASR.
         share: The one as a share of the other; None where myQASR has none.
-        bytes_share: Bytes of the smallest `auto` row that makes no more errors than myQASR here, as a share
-            of myQASR's; None where there is none.
+        bytes_share: Bytes of the smallest budget at which `auto` makes no more errors than myQASR here, on
+            average over the same draws, as a share of myQASR's; None where there is none.
     """
 
     bits: float
@@ -195,8 +193,9 @@ def _cells(setting: Setting, base: CompileRequest, judge: Judge) -> Iterator[_Ce
         yield from (_Cell(bits, replace(request, budget=size)) for bits, size in budgets.items())
     for draw in range(1, len(setting.draws)):
         for request in _headline(base):
-            shared = (bits for bits in budgets if bits in setting.drawn_bits)
-            yield from (_Cell(bits, replace(request, budget=budgets[bits]), draw=draw) for bits in shared)
+            yield from (
+                _Cell(bits, replace(request, budget=size), draw=draw) for bits, size in budgets.items()
+            )
     for request in _others(base):
         # A manifest that names the rounding of every site takes a few bytes more: one width has to fit.
         sizes = named if (request.method, request.rounding) == ("uniform", "compensated") else budgets
@@ -262,7 +261,7 @@ def compare(rows: Sequence[HeadRow], judged: Dataset) -> Iterator[Comparison]:
             difference=errors.rate(mine - theirs),
             half=errors.rate(mine - 0.5 * theirs - 0.5 * full),
             share=round(gained / lost, 4) if lost > 0 else None,
-            bytes_share=_bytes_share(ours.values(), next(iter(whole[best].values())), errors),
+            bytes_share=_bytes_share(ours, whole[best], errors),
         )
 
 
@@ -271,10 +270,16 @@ def _is_default(row: HeadRow) -> bool:
     return (row.method, row.rounding, row.effort) == usual and not row.unreachable
 
 
-def _bytes_share(ours: Iterable[HeadRow], theirs: HeadRow, errors: _Errors) -> float | None:
-    most = errors.of(theirs.texts).sum()
-    sizes = [row.bytes for row in ours if row.draw == theirs.draw and errors.of(row.texts).sum() <= most]
-    return round(min(sizes) / theirs.bytes, 4) if sizes else None
+def _bytes_share(
+    ours: Mapping[tuple[float | None, int], HeadRow], theirs: Mapping[int, HeadRow], errors: _Errors
+) -> float | None:
+    most = sum(errors.of(row.texts).sum() for row in theirs.values())
+    sizes = []
+    for bits in {bits for bits, _ in ours}:
+        rows = [ours[bits, draw] for draw in theirs if (bits, draw) in ours]
+        if len(rows) == len(theirs) and sum(errors.of(row.texts).sum() for row in rows) <= most:
+            sizes.append(sum(row.bytes for row in rows))
+    return round(min(sizes) / sum(row.bytes for row in theirs.values()), 4) if sizes else None
 
 
 class _Errors:

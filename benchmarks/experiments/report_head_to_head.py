@@ -38,7 +38,7 @@ def section(path: Path) -> str:
             "`auto` at effort normal beside the best myQASR on the same quantiser, whose order and "
             "calibration were chosen by their errors on these very clips. Increases are over full precision, "
             "means over the calibration draws; intervals are over speakers and draws:",
-            _comparisons(document.summary),
+            comparisons(document.summary),
             "\n".join(f"- {line}" for line in _goals(document)),
         ]
     return "\n\n".join(parts)
@@ -104,7 +104,8 @@ def _line(row: HeadRow) -> tuple[object, ...]:
     )
 
 
-def _comparisons(found: Sequence[Comparison]) -> str:
+def comparisons(found: Sequence[Comparison]) -> str:
+    """A row a budget: the default method beside the best myQASR."""
     headers = (
         "budget of",
         "best myQASR",

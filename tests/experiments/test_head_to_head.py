@@ -19,7 +19,7 @@ def setting(checkpoint: Path, speech: Path) -> head_to_head.Setting:
     draws = tuple(tuple(draw_clips(train, 4, seed)) for seed in (0, 1))
     judged = stratified(read_split(speech, "an4", "dev"), 3, seed=0)
     return head_to_head.Setting(
-        str(checkpoint), draws, judged, bits=(4.0,), drawn_bits=(4.0,), tools=(TOOLS[0], TOOLS[2], TOOLS[-1])
+        str(checkpoint), draws, judged, bits=(4.0,), tools=(TOOLS[0], TOOLS[2], TOOLS[-1])
     )
 
 
