@@ -149,9 +149,7 @@ def runtimes(
     """Measure every bundle that the file does not have, then compare the runtimes."""
     with tempfile.TemporaryDirectory() as scratch:
         audio = gather(setting.calibration, Path(scratch) / "clips")
-        request = CompileRequest(
-            setting.model, audio, out=Path(scratch) / "bundles", method="myqasr", seed=SEED
-        )
+        request = CompileRequest(setting.model, audio, out=Path(scratch) / "bundles", seed=SEED)
         voice = read_voice(request, default_store(), no_progress)
         data = {
             AN4: described(setting.test),
@@ -172,7 +170,9 @@ def runtimes(
 
 def _key(setting: Setting, voice: Voice, way: Way, budget: int) -> str:
     clips = [utterance.path.name for utterance in (*setting.calibration, *setting.test.utterances)]
-    return cell_key(fingerprint=voice.model.fingerprint, way=str(way), budget=budget, clips=clips)
+    return cell_key(
+        fingerprint=voice.model.fingerprint, method="auto", way=str(way), budget=budget, clips=clips
+    )
 
 
 def _fill(
@@ -207,7 +207,7 @@ def _row(key: str, way: Way, report: CompileReport, test: Dataset, usual: Runtim
         commit=commit(),
         way=str(way),
         command=f"bitvox compile {report.plan.model} --audio CLIPS --budget {report.budget} "
-        f"--method myqasr --target {way.target} --kernels {way.kernels} --out BUNDLE",
+        f"--target {way.target} --kernels {way.kernels} --out BUNDLE",
         budget=report.budget,
         bytes=report.bytes,
         average_bits=round(report.average_bits, 4),
