@@ -174,7 +174,7 @@ def test_plan_goes_to_stdout_or_to_a_file(
     text = capsys.readouterr().out
     assert json.loads(text)["sites"][0]["site"] == "filters"
     assert run([*command, "-o", str(tmp_path / "plan.json")]) == 0
-    assert "1 of 1 sites at 8 to 8 bits" in capsys.readouterr().out
+    assert "1 of 1 sites at 8 bits" in capsys.readouterr().out
     assert (tmp_path / "plan.json").read_text() == text
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
     assert document(capsys, command) == json.loads(text)
