@@ -169,8 +169,8 @@ def _runtimes(document: RuntimesDocument) -> str:
 
 def _full_size(document: FullSizeDocument) -> str:
     return (
-        "Models of full size with random weights on stock ONNX Runtime (`bitvox reproduce full-size`), widths "
-        "by `--method myqasr`; "
+        "Models of full size with random weights on stock ONNX Runtime (`bitvox reproduce full-size`), "
+        "widths by `--method myqasr`; "
         f"time / fp32: {document.rows[0].audio_seconds:g} s of audio on one thread, quartiles in "
         "brackets:\n\n"
         f"{compile_table(document.rows)}\n\n{compile_sentence(document.rows)}"
