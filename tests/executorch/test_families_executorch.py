@@ -87,14 +87,30 @@ def test_logits_are_those_of_the_quantised_model_at_any_length(tmp_path: Path, n
     for length in (least, least + 1, 3 * least - 1, 4001, 16_000, LENGTH_SECONDS[0] * 16_000 + 1):
         samples = np.random.default_rng(length).standard_normal(length).astype(np.float32)
         features = model.processor.features(samples)
-        with torch.inference_mode():
-            expected = quantised(torch.from_numpy(features)[None])[0].numpy()
-        found = run_model(session, features)
+        expected, found = _logits(quantised, features), run_model(session, features)
         assert found.shape == expected.shape
-        error = np.abs(found - expected) / np.abs(expected).mean()
-        # A code next to a rounding boundary falls to the other side, and attention hands that on.
-        assert np.median(error) < 1e-3
-        assert error.mean() < 1e-2
+        error = _difference(found, expected)
+        # A code next to a rounding boundary falls to the other side, and attention hands that on: no more
+        # than the model makes of its own input when that changes in the fifth digit.
+        assert error < 1e-4 or error < max(
+            _difference(_logits(quantised, _changed(features, seed)), expected) for seed in range(8)
+        )
+
+
+def _logits(module: torch.nn.Module, features: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        logits: np.ndarray = module(torch.from_numpy(features)[None])[0].numpy()
+    return logits
+
+
+def _changed(features: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal(features.shape)
+    return (features + 1e-5 * features.std() * noise).astype(np.float32)
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Mean of the absolute difference over that of what was expected."""
+    return float(np.abs(found - expected).mean() / np.abs(expected).mean())
 
 
 @pytest.mark.parametrize("name", FEATURES)
