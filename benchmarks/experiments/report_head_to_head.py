@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from bitvox.benchmarks.experiments.figures import Line, Panel, draw
 from bitvox.benchmarks.experiments.head_to_head import Comparison, HeadDocument, HeadRow
@@ -30,7 +31,8 @@ def section(path: Path) -> str:
         "judged is the torch model that bundles are compared with site by site; bytes are those of the "
         "files. Other tools stand at the bytes that they take, ONNX Runtime's in its own session; rows that "
         "end in `-style` follow a published formula, on every weight that bitvox quantises and with "
-        "activations in float.",
+        "activations in float. In square brackets are intervals over speakers, in round ones the lowest and "
+        "the highest of several draws of calibration clips, beside their mean.",
         _rows(rows),
     ]
     if document.summary:
@@ -70,38 +72,49 @@ def _rows(rows: Sequence[HeadRow]) -> str:
     headers = (
         "budget of",
         "method",
-        "draw",
         "tier",
         "order",
         "calibration",
         "rounding",
+        "draws",
         "bytes",
         "bits",
         "WER %",
         "WER − full precision",
         "divergence",
     )
-    return table(headers, [_line(row) for row in rows])
+    drawn: dict[tuple[object, ...], list[HeadRow]] = defaultdict(list)
+    for row in rows:
+        drawn[_options(row)].append(row)
+    return table(headers, [(*options, *_measured(found)) for options, found in drawn.items()])
 
 
-def _line(row: HeadRow) -> tuple[object, ...]:
+def _options(row: HeadRow) -> tuple[object, ...]:
     method = row.method if row.effort in (None, "normal") else f"{row.method} ({row.effort})"
     anchor = "" if row.bits is None else f"{row.bits:g} bits"
     tier = "" if row.tier in (None, "default") else row.tier
-    options = (anchor, method, row.draw, tier, row.order or "", row.calibration or "", row.rounding or "")
-    if row.unreachable:
-        return (*options, f"none: {row.unreachable}", *[""] * 4)
-    if row.bits is None:
-        return (*options, "", "", percent(row.words.rate), "", "")
-    rate, difference = percent(row.words.rate), points(row.difference)
-    return (
-        *options,
-        count(row.bytes),
-        f"{row.average_bits:.2f}" if row.budget else "",
-        rate,
-        difference,
-        f"{row.divergence:.4f}",
+    return (anchor, method, tier, row.order or "", row.calibration or "", row.rounding or "")
+
+
+def _measured(drawn: Sequence[HeadRow]) -> tuple[object, ...]:
+    """Of one method at one budget: its only row as it is, of several draws what they have in common."""
+    first = drawn[0]
+    if first.unreachable:
+        return (len(drawn), f"none: {first.unreachable}", *[""] * 4)
+    if first.bits is None:
+        return ("", "", "", percent(first.words.rate), "", "")
+    bits = f"{fmean(row.average_bits for row in drawn):.2f}" if first.budget else ""
+    divergence = f"{fmean(row.divergence for row in drawn):.4f}"
+    size = count(round(fmean(row.bytes for row in drawn)))
+    if len(drawn) == 1:
+        return (1, size, bits, percent(first.words.rate), points(first.difference), divergence)
+    rates, differences = (
+        [rate.percent or 0.0 for rate in found]
+        for found in ([row.words.rate for row in drawn], [row.difference for row in drawn])
     )
+    spread = f"{fmean(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
+    change = f"{fmean(differences):+.1f} ({min(differences):+.1f} to {max(differences):+.1f})"
+    return (len(drawn), size, bits, spread, change, divergence)
 
 
 def comparisons(found: Sequence[Comparison]) -> str:
