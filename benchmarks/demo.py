@@ -71,11 +71,11 @@ def sample_voices() -> list[Path]:
     )
 
 
-def held_out(voice: Path, model: SpeechModel, request: CompileRequest) -> Dataset:
+def held_out(voice: Path, model: SpeechModel) -> Dataset:
     """The clips of a voice, with their texts, that a compile keeps out of calibration."""
     processor = model.processor
     clips = read_folder(voice, processor.sampling_rate, processor.minimum_samples, logger.warning)
-    judging = {clip.path.name for clip in split_clips(clips, request.clips)[1]}
+    judging = {clip.path.name for clip in split_clips(clips)[1]}
     everything = read_dataset(voice / "manifest.csv")
     kept = tuple(one for one in everything.utterances if one.path.name in judging)
     return Dataset(everything.origin, kept)
@@ -92,7 +92,7 @@ def run_demo(out: Path, progress: Progress) -> tuple[list[Row], list[RuntimeRow]
     runtimes: list[RuntimeRow] = []
     for voice in sample_voices():
         request = CompileRequest(model=MODEL, audio=voice, out=out / voice.name)
-        dataset = held_out(voice, model, request)
+        dataset = held_out(voice, model)
         for compiled in sweep(request, BUDGETS, progress).all():
             bundle = Bundle.open(compiled.out)
             judged = evaluate(bundle, dataset, model, progress)

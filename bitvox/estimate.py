@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.frontend.threads import single_threaded
-from bitvox.compiler.passes.drift import WALK_SECONDS
+from bitvox.compiler.passes.drift import HELD, input_sizes
 from bitvox.compiler.passes.measure_costs import MEASURED
 from bitvox.effort import Measurement
 from bitvox.memory import memory
@@ -67,14 +66,13 @@ def estimate(voice: Voice, how: Measurement, trial: Trial, threads: int) -> Esti
     """Of method auto measuring so, on that many cores, with nothing kept from before."""
     model, groups = voice.model, list(voice.model.share_groups())
     audio = sum(samples.size for samples in voice.samples) / model.processor.sampling_rate
-    walked = min(audio, WALK_SECONDS)
-    heard = audio + 2 * walked + _passes(how) * len(groups) * min(audio, how.seconds)
+    heard = 3 * audio + _passes(how) * len(groups) * min(audio, how.seconds)
     products = sum(_products(group[0]) * trial.frames[group[0].share_group] for group in groups)
-    counted = products * (audio + 2 * walked)
+    counted = products * 3 * audio
     for group in groups:
         counted += _rounding(group, len(MEASURED), how.sample) + 2 * _rounding(group, 1, None)
     seconds = (heard * trial.forward + counted / trial.speed) / threads
-    return Estimate(seconds, _memory(model, groups, trial, walked))
+    return Estimate(seconds, _memory(model, groups, trial, audio))
 
 
 def _passes(how: Measurement) -> int:
@@ -113,27 +111,13 @@ def try_out(voice: Voice) -> Trial:
     clip = max(voice.samples, key=len)[: round(_PROBE_SECONDS * rate)]
     inputs, matrix = model.inputs(clip), torch.ones(_MATRIX, _MATRIX)
     with single_threaded(), torch.inference_mode():
-        sizes = _input_sizes(model, inputs)  # a first pass is slower than the next
+        sizes = input_sizes(model, inputs)  # a first pass is slower than the next
         forward = _computing(lambda: model.module(*inputs))
         product = _computing(lambda: matrix @ matrix)
     seconds = clip.size / rate
     frames = {site.share_group: size / _inputs_a_frame(site) / seconds for site, size in sizes}
     widest = 4 * max(size for _, size in sizes) / seconds
     return Trial(forward / seconds, _MATRIX**3 / product, frames, widest)
-
-
-def _input_sizes(model: SpeechModel, inputs: tuple[Tensor, ...]) -> list[tuple[Site, int]]:
-    found: list[tuple[Site, int]] = []
-
-    def hook_of(site: Site) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _module, values: found.append((site, values[0].numel()))
-
-    firsts = [group[0] for group in model.share_groups()]
-    hooks = [model.site_module(site).register_forward_pre_hook(hook_of(site)) for site in firsts]
-    model.module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def _inputs_a_frame(site: Site) -> int:
@@ -150,14 +134,14 @@ def _computing(work: Callable[[], object]) -> float:
     return min(taken)
 
 
-def _memory(model: SpeechModel, groups: Sequence[Sequence[Site]], trial: Trial, walked: float) -> int:
+def _memory(model: SpeechModel, groups: Sequence[Sequence[Site]], trial: Trial, audio: float) -> int:
     """Peak of the process: while widths are measured, or while all clips walk through the model."""
     weights = 4 * sum(parameter.numel() for parameter in model.module.parameters())
     sums = sum(4 * group[0].weights // group[0].channels * _lag_inputs(group[0]) for group in groups)
     largest = max(4 * (group[0].weights // group[0].channels) ** 2 for group in groups)
     codes = len(MEASURED) * weights / 4
     measuring = sums + codes + weights + _MATRICES * largest
-    walking = 2 * walked * trial.widest + 2 * weights + _MATRICES * largest
+    walking = 2 * min(audio * trial.widest, HELD) + 2 * weights + _MATRICES * largest
     return int((memory("VmRSS") or 0) + max(measuring, walking))
 
 

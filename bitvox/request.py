@@ -77,7 +77,7 @@ class CompileRequest:
         kernels: `stock` (the runtime's own operators) or `packed` (bitvox's operator library, which computes
             on packed weights where they lie in memory); None is what is usual for the target.
         allow_float: Accept a site that was meant for integer arithmetic and runs in float.
-        clips: Most clips to calibrate with.
+        clips: Most clips to calibrate with; None is as many as the effort has time for.
         seed: Of everything that is drawn.
     """
 
@@ -99,7 +99,7 @@ class CompileRequest:
     storage: Storage = "packed"
     kernels: Kernels | None = None
     allow_float: bool = False
-    clips: int = 32
+    clips: int | None = None
     seed: int = 0
     generic: Path | None = None
     own_share: float | None = None

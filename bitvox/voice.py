@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitvox.code_version import code_version
-from bitvox.compiler.frontend.audio import Clip, read_folder, split_clips
+from bitvox.compiler.frontend.audio import Clip, first_seconds, read_folder, split_clips
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
 from bitvox.compiler.frontend.processor_base import Processor
 from bitvox.compiler.passes.base import PassContext, WholeStore
 from bitvox.compiler.passes.bytes import ByteCosts
 from bitvox.compiler.passes.personalise import personal_context
+from bitvox.effort import measurement
 from bitvox.errors import InputError
 from bitvox.exporters.targets import Exporter, exporter
 from bitvox.progress import Progress, logger, no_progress
@@ -85,12 +86,13 @@ def read_voice(request: CompileRequest, store: FileStore, progress: Progress) ->
     processor = model.processor
     clips = read_folder(request.audio, processor.sampling_rate, processor.minimum_samples, logger.warning)
     progress("load", 2, 3)
-    calibration, judging = split_clips(clips, request.clips)
-    generic = _generic(request, processor, clips)
+    seconds = measurement(request).audio
+    calibration, judging = split_clips(clips, request.clips, seconds)
+    generic = first_seconds(_generic(request, processor, clips), seconds)
     writer = exporter(request.target)
     skeleton = _skeleton(request.target, writer, model, store)
     progress("load", 3, 3)
-    return Voice(model, tuple(calibration), tuple(judging), writer, skeleton, generic)
+    return Voice(model, tuple(calibration), tuple(judging), writer, skeleton, tuple(generic))
 
 
 def _generic(request: CompileRequest, processor: Processor, own: Sequence[Clip]) -> tuple[Clip, ...]:

@@ -26,6 +26,7 @@ from bitvox.compile import sweep
 from bitvox.compiler.frontend.audio import read_folder, split_clips
 from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.model import FloatArray, SpeechModel
+from bitvox.effort import measurement
 from bitvox.exporters.bundle import Bundle
 from bitvox.planning import plan_for
 from bitvox.progress import Progress, no_progress
@@ -162,7 +163,7 @@ def _compile(
     reports = sweep(request, [budget_for(ladder, average) for average in averages]).all()
     processor = Bundle.open(reports[0].out).manifest.processor
     heard = read_folder(folder, processor.sampling_rate, processor.minimum_samples, lambda line: None)
-    calibration, judging = split_clips(heard, request.clips)
+    calibration, judging = split_clips(heard, request.clips, measurement(request).audio)
     held_out = {clip.path for clip in judging}
     judged_on = Dataset(folder, tuple(clip for clip in clips if clip.path in held_out))
     return _Compiled(folder, reports, len(calibration), judged_on)

@@ -126,7 +126,12 @@ _Kernels = Annotated[
 _AllowFloat = Annotated[
     bool, typer.Option("--allow-float", help="Accept layers that the runtime computes in float after all.")
 ]
-_Clips = Annotated[int, typer.Option(help="Most recordings to calibrate with.", min=1)]
+_Clips = Annotated[
+    int | None,
+    typer.Option(
+        help="Most recordings to calibrate with; without it, some ten minutes of them (quick: three).", min=1
+    ),
+]
 _Generic = Annotated[
     Path | None,
     typer.Option(
@@ -183,7 +188,7 @@ def compile_command(
     storage: _Storage = "packed",
     kernels: _Kernels = None,
     allow_float: _AllowFloat = False,
-    clips: _Clips = 32,
+    clips: _Clips = None,
     seed: _Seed = 0,
     generic: _Generic = None,
     own_share: _OwnShare = None,
@@ -232,7 +237,7 @@ def plan_command(
     activations: _Activations = "static",
     storage: _Storage = "packed",
     kernels: _Kernels = None,
-    clips: _Clips = 32,
+    clips: _Clips = None,
     seed: _Seed = 0,
     generic: _Generic = None,
     own_share: _OwnShare = None,
@@ -275,7 +280,7 @@ def sweep_command(
     storage: _Storage = "packed",
     kernels: _Kernels = None,
     allow_float: _AllowFloat = False,
-    clips: _Clips = 32,
+    clips: _Clips = None,
     seed: _Seed = 0,
     generic: _Generic = None,
     own_share: _OwnShare = None,

@@ -6,6 +6,8 @@ Nothing here imports torch: a bundle transcribes with this module alone.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import os
 import re
 from collections import Counter
@@ -138,21 +140,30 @@ def read_folder(folder: Path, rate: int, minimum_samples: int, warn: Callable[[s
     return clips
 
 
-def split_clips(clips: Sequence[Clip], calibration_limit: int) -> tuple[list[Clip], list[Clip]]:
+def split_clips(
+    clips: Sequence[Clip], most: int | None = None, seconds: float = math.inf
+) -> tuple[list[Clip], list[Clip]]:
     """Divide clips into (calibration, judging), disjoint in files and in content.
 
     A quarter of the distinct recordings, rounded down and at least one when there are two, is judged. Which
     ones follows from their digests alone, never from names or order; copies of one recording stay on one
-    side. At most `calibration_limit` clips calibrate. Both lists are ordered by digest.
+    side. Of the others `most` calibrate, as far as `first_seconds` goes. Both lists are ordered by digest.
     """
-    if calibration_limit < 1:
-        raise InputError(f"clips {calibration_limit}: calibration needs at least 1 clip")
+    if most is not None and most < 1:
+        raise InputError(f"clips {most}: calibration needs at least 1 clip")
     ordered = sorted(clips, key=lambda clip: (clip.digest, clip.path.as_posix()))
     distinct = sorted({clip.digest for clip in clips})
     judged_count = max(1, len(distinct) // 4) if len(distinct) > 1 else 0
     judged = set(distinct[:judged_count])
     calibration = [clip for clip in ordered if clip.digest not in judged]
-    return calibration[:calibration_limit], [clip for clip in ordered if clip.digest in judged]
+    return first_seconds(calibration[:most], seconds), [clip for clip in ordered if clip.digest in judged]
+
+
+def first_seconds(clips: Sequence[Clip], seconds: float) -> list[Clip]:
+    """The first of the clips, whole, that last no longer than `seconds` together, and at least one."""
+    ends = itertools.accumulate(clip.seconds for clip in clips)
+    count = sum(end <= seconds for end in ends)
+    return list(clips[: max(count, 1)])
 
 
 def _require_file(path: Path) -> None:

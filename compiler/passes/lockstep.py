@@ -7,7 +7,7 @@ runs once a clip, whatever is decided on the way.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -37,15 +37,18 @@ class _Pass:
         self._thread.start()
 
     def advance(self, site: str) -> Tensor:
-        """Go on to `site`; what it is about to read."""
-        self._at = None
-        self._go.release()
-        self._rests.acquire()
-        if self._error is not None:
-            raise self._error
-        if self._at is None or self._at[0] != site:
-            raise ValueError(f"site {site}: not where the pass stopped ({self._at and self._at[0]})")
-        return self._at[1]
+        """Go on to `site`, from the start to any; what it is about to read."""
+        joins = not self._met
+        while True:
+            self._at = None
+            self._go.release()
+            self._rests.acquire()
+            if self._error is not None:
+                raise self._error
+            if self._at is not None and self._at[0] == site:
+                return self._at[1]
+            if self._at is None or not joins:
+                raise ValueError(f"site {site}: not where the pass stopped ({self._at and self._at[0]})")
 
     def stop(self) -> None:
         """Give up what is left."""
@@ -87,9 +90,13 @@ class Lockstep:
         self._passes = [_Pass(module, one) for one in inputs]
         self._threads = threads
 
-    def advance(self, site: Site) -> list[Tensor]:
-        """Run every pass up to the site, the next of those waited for; its input in each."""
-        return side_by_side(lambda one: one.advance(site.name), self._passes, self._threads)
+    def advance(self, site: Site, numbers: Iterable[int]) -> list[Tensor]:
+        """Run these passes up to the site; its input in each.
+
+        For those that were run before it is the next of the sites, others are at their start.
+        """
+        chosen = [self._passes[number] for number in numbers]
+        return side_by_side(lambda one: one.advance(site.name), chosen, self._threads)
 
     def stop(self) -> None:
         """Give up what is left of the passes."""

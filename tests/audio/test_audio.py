@@ -249,6 +249,14 @@ def test_copies_of_a_recording_stay_together() -> None:
     assert not judging
 
 
+def test_clips_calibrate_as_far_as_the_seconds_go() -> None:
+    clips = clips_of([f"{number:02d}" for number in range(20)])
+    for seconds, count in ((7.0, 7), (7.9, 7), (0.5, 1), (100.0, 15)):
+        calibration, judging = split_clips(clips, seconds=seconds)
+        assert (len(calibration), len(judging)) == (count, 5)
+    assert len(split_clips(clips, 3, seconds=7.0)[0]) == 3
+
+
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="at least 1 clip"):
         split_clips(clips_of(["a", "b"]), 0)
