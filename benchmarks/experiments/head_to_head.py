@@ -1,11 +1,13 @@
 """Methods at equal true bytes on AN4: every allocation with every rounding that it goes with.
 
     bitvox reproduce head-to-head
+    bitvox reproduce head-to-head-minutes
 
-On the dev speakers, which methods may be chosen by; `--split test` is for once, when they have been. Every
-budget is what a model of that many bits a weight takes in the files of its bundle. What is judged is the
-torch model that bundles are compared with, activations ranged at each call in every row. Rows that are
-finished are kept, so that the same command goes on where it stopped.
+The second has ten minutes of audio to calibrate from where the first has a minute and a half. On the dev
+speakers, which methods may be chosen by; `--split test` is for once, when they have been. Every budget is
+what a model of that many bits a weight takes in the files of its bundle. What is judged is the torch model
+that bundles are compared with, activations ranged at each call in every row. Rows that are finished are
+kept, so that the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -44,14 +46,15 @@ from bitvox.store import FileStore, default_store
 from bitvox.voice import read_voice
 
 BITS = (2.5, 3.0, 3.5, 4.0, 2.2, 5.0, 6.0, 8.0)
+LOW_BITS = (2.5, 3.0, 3.5, 4.0, 2.2)
 DRAWS = 5
 SEED = 0
 
 _ORDERS: tuple[Order, ...] = ("ascending", "descending")
 _CALIBRATIONS: tuple[Calibration, ...] = ("cosine", "min-max")
 
-# A quarter is kept to judge agreement with; 32 calibrate.
-_CALIBRATION_CLIPS = 42
+# A quarter is kept to judge agreement with: 32 calibrate, or some 220.
+_CALIBRATION_CLIPS, _MINUTES_CLIPS = 42, 300
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Setting:
         split: Whose speakers those are.
         bits: Averages whose bytes are the budgets, in the order in which they are measured.
         tools: Other tools, each at the bytes that it takes.
+        whole: Whether there are rows beside those of the default method and of myQASR.
+        name: Of the experiment.
     """
 
     model: str
@@ -74,6 +79,8 @@ class Setting:
     split: Split = "dev"
     bits: tuple[float, ...] = BITS
     tools: tuple[Tool, ...] = TOOLS
+    whole: bool = True
+    name: str = "head-to-head"
 
 
 class HeadRow(JudgedRow):
@@ -114,7 +121,7 @@ class Comparison(Schema):
 
 
 class HeadDocument(Document[HeadRow, Comparison]):
-    """`head_to_head_dev.json` and `head_to_head_test.json`."""
+    """`head_to_head_dev.json`, `head_to_head_test.json`, and the same of `head_to_head_minutes`."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +157,8 @@ def head_to_head(
             "quarter left out",
         }
         fingerprint = judge.voice.model.fingerprint
-        found = provenance("head-to-head", arguments, setting.model, fingerprint, data)
-        notebook = Notebook(out, HeadDocument, f"head_to_head_{setting.split}", found)
+        found = provenance(setting.name, arguments, setting.model, fingerprint, data)
+        notebook = Notebook(out, HeadDocument, f"{setting.name.replace('-', '_')}_{setting.split}", found)
         cells = list(_cells(setting, base, judge))
         keys = [_key(setting, fingerprint, cell) for cell in cells]
         notebook.keep(keys)
@@ -196,7 +203,7 @@ def _cells(setting: Setting, base: CompileRequest, judge: Judge) -> Iterator[_Ce
             yield from (
                 _Cell(bits, replace(request, budget=size), draw=draw) for bits, size in budgets.items()
             )
-    for request in _others(base):
+    for request in _others(base) if setting.whole else ():
         # A manifest that names the rounding of every site takes a few bytes more: one width has to fit.
         sizes = named if (request.method, request.rounding) == ("uniform", "compensated") else budgets
         yield from (_Cell(bits, replace(request, budget=size)) for bits, size in sizes.items())
@@ -301,10 +308,27 @@ class _Errors:
 
 def measure(options: Options, progress: Progress) -> HeadDocument:
     """`bitvox reproduce head-to-head`; a limit is one on the judged recordings."""
+    return _measure(options, progress, _setting(options, _CALIBRATION_CLIPS))
+
+
+def measure_minutes(options: Options, progress: Progress) -> HeadDocument:
+    """`bitvox reproduce head-to-head-minutes`."""
+    setting = _setting(options, _MINUTES_CLIPS)
+    return _measure(
+        options,
+        progress,
+        replace(setting, bits=LOW_BITS, tools=(), whole=False, name="head-to-head-minutes"),
+    )
+
+
+def _setting(options: Options, clips: int) -> Setting:
     speech = speech_folder()
     train = read_split(speech, AN4, "train")
-    draws = tuple(tuple(draw_clips(train, _CALIBRATION_CLIPS, SEED + draw)) for draw in range(DRAWS))
+    draws = tuple(tuple(draw_clips(train, clips, SEED + draw)) for draw in range(DRAWS))
     judged = stratified(read_split(speech, AN4, options.split), options.limit, SEED)
+    return Setting(options.model, draws, judged, options.split)
+
+
+def _measure(options: Options, progress: Progress, setting: Setting) -> HeadDocument:
     torch.set_num_threads(1)
-    setting = Setting(options.model, draws, judged, options.split)
     return head_to_head(options.out, setting, progress, options.arguments)

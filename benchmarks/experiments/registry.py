@@ -60,6 +60,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         splits=("dev", "test"),
     ),
     Experiment(
+        "head-to-head-minutes",
+        "the same of the default method and myQASR with ten minutes of audio to calibrate from",
+        head_to_head.measure_minutes,
+        report_head_to_head.section,
+        report_head_to_head.figure,
+        splits=("dev", "test"),
+    ),
+    Experiment(
         "keywords",
         "keywords of twenty speakers: calibrated on the speaker, on another, on a mix, on nobody",
         keywords.measure,

@@ -20,9 +20,10 @@ def section(path: Path) -> str:
     """One table of rows, one of comparisons."""
     document = read_document(path, HeadDocument)
     rows = sorted(document.rows, key=lambda row: -(row.bits or 99))
-    split = document.experiment.removeprefix("head_to_head_")
+    study, _, split = document.experiment.rpartition("_")
+    more = ", ten minutes of audio" if study.endswith("minutes") else ""
     parts = [
-        f"## Allocation and rounding at equal bytes ({split})",
+        f"## Allocation and rounding at equal bytes{more} ({split})",
         origin(document.provenance, document.rows),
         "A budget is the size of the bundle with that many bits a weight. Activations are 8-bit, ranged at "
         "each call, and weights have a scale per output channel; `paper` is myQASR's own quantiser, one "
