@@ -18,7 +18,7 @@ help:
 setup: $(READY)
 
 # Installed twice: bitvox's operators are built against the executorch package, which is there only then.
-$(READY): pyproject.toml CMakeLists.txt $(wildcard runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/* \
+$(READY): pyproject.toml CMakeLists.txt $(wildcard compiler/*.txt compiler/passes/*.cpp runtime_kernels/*.txt runtime_kernels/src/* runtime_kernels/include/bitvox/* \
 		runtime_kernels/adapters/executorch/*)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --editable '.[executorch,experiments,test]'

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bitvox.compiler.passes.gptq import Elimination, damped
+from bitvox.compiler.passes.elimination import Elimination
 from bitvox.compiler.passes.quantizer import stored_steps
+from bitvox.compiler.passes.rows import damped
 
 Grid = Tensor
 """Levels in steps, rising [2^bits]."""
@@ -123,18 +124,16 @@ def _clipped(part: Tensor, importance: Tensor, grid: Grid) -> Tensor:
 def _eliminate(wanted: Tensor, steps: Tensor, grid: Grid, elimination: Elimination) -> Tensor:
     """GPTQ, input by input."""
     order, factor = elimination.order, elimination.factor
-    left, ordered = (one[:, order].T.contiguous() for one in (wanted, steps))
-    codes = torch.empty_like(left)
-    for first in range(0, len(left), _BLOCK):
-        block, inside = left[first : first + _BLOCK], factor[first : first + _BLOCK, first : first + _BLOCK]
-        for index, values in enumerate(block):
-            step = ordered[first + index]
-            codes[first + index] = _levels(values / step, grid)
-            error = (values - codes[first + index] * step) / inside[index, index]
-            block[index + 1 :] -= inside[index, index + 1 :, None] * error
-            values.copy_(error)
-        last = first + len(block)
-        left[last:] -= factor[first:last, last:].T @ block
+    weights, ordered = (one[:, order].T.contiguous() for one in (wanted, steps))
+    codes, lost, owed = torch.empty_like(weights), torch.empty_like(weights), torch.zeros_like(weights)
+    for last in range(len(weights), 0, -_BLOCK):
+        first = max(0, last - _BLOCK)
+        for index in reversed(range(first, last)):
+            charged = owed[index] + factor[index, index + 1 : last] @ lost[index + 1 : last]
+            values = weights[index] - charged / factor[index, index]
+            codes[index] = _levels(values / ordered[index], grid)
+            lost[index] = codes[index] * ordered[index] - weights[index]
+        owed[:first] += factor[:first, first:last] @ lost[first:last]
     return codes[order.argsort()].T
 
 

@@ -36,10 +36,12 @@ from bitvox.benchmarks.experiments.speech import (
 from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.frontend.threads import single_threaded
 from bitvox.compiler.passes.drift import walking_together
-from bitvox.compiler.passes.gptq import STRENGTH, Rows, damped, round_rows
+from bitvox.compiler.passes.elimination import Elimination
+from bitvox.compiler.passes.gptq import STRENGTH, round_rows
 from bitvox.compiler.passes.group_roundings import put_weights
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.quantizer import quantise_module
+from bitvox.compiler.passes.rows import Rows, damped
 from bitvox.planning import allocated_plan, byte_costs
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest
@@ -74,8 +76,9 @@ class Lever:
 
 
 def _as_compiled(wanted: Tensor, hessian: Tensor, bits: int) -> Tensor:
-    steps, codes = round_rows(Rows(wanted, torch.full((len(wanted),), float(bits))), hessian, "gptq")
-    return codes * steps[:, None]
+    rows = Rows(wanted, torch.full((len(wanted),), float(bits)))
+    found = round_rows(rows, hessian, Elimination.of(damped(hessian)))
+    return found.codes * found.steps[:, None]
 
 
 def _on(make: Callable[[int], Grid], group: int | None = None, sweeps: int = 2) -> Rounded:
@@ -181,8 +184,7 @@ def _stored(weight: Tensor, moments: InputMoments, drift: DriftMoments, lever: L
     found = []
     for number, part in enumerate(parts):
         hessian = moments.hessian(number)
-        factor = torch.linalg.cholesky(damped(hessian))
-        missing = torch.cholesky_solve((part @ drift.matrix(number)).mT, factor).mT
+        missing = Elimination.of(damped(hessian)).divide(part @ drift.matrix(number))
         found.append(lever.rounded(part + lever.strength * missing, hessian, bits))
     return torch.stack(found).reshape(weight.shape)
 

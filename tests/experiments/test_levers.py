@@ -10,7 +10,9 @@ import torch
 from bitvox.benchmarks.experiments import levers, report_levers
 from bitvox.benchmarks.experiments.grids import even, gaussian, offset, rotated, round_on
 from bitvox.benchmarks.experiments.speech import draw_clips, read_split, stratified
-from bitvox.compiler.passes.gptq import Rows, round_rows
+from bitvox.compiler.passes.elimination import Elimination
+from bitvox.compiler.passes.gptq import round_rows
+from bitvox.compiler.passes.rows import Rows, damped
 
 
 def _problem(rows: int = 12, inputs: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,8 +45,8 @@ def test_sweeps_pay_and_the_even_grid_is_rounded_as_well_as_the_product_rounds_i
     wanted, hessian = _problem()
     found = [_cost(round_on(wanted, hessian, even(3), None, sweeps), wanted, hessian) for sweeps in (0, 2)]
     assert found[1] < found[0]
-    steps, codes = round_rows(Rows(wanted, torch.full((12,), 3.0)), hessian, "gptq")
-    assert found[1] < 1.1 * _cost(codes * steps[:, None], wanted, hessian)
+    ours = round_rows(Rows(wanted, torch.full((12,), 3.0)), hessian, Elimination.of(damped(hessian)))
+    assert found[1] < 1.1 * _cost(ours.codes * ours.steps[:, None], wanted, hessian)
 
 
 def test_a_turn_is_undone() -> None:

@@ -1,0 +1,79 @@
+"""Rounding input by input, each making good what those before it lost: GPTQ, by the factor of H itself.
+
+With the inputs in rising order of their power and H = U^T U, U upper triangular, d H d^T is the sum over i of
+(sum over j >= i of U[i, j] d[j])^2. From the last input to the first each term has one new d: to take for it
+what makes the term least is what GPTQ (arXiv 2210.17323) does, which gets the same numbers from a factor of
+H's inverse, taking inputs in falling order of their power. The inverse would cost two factorisations more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bitvox.compiler.passes import _rounding  # type: ignore[attr-defined]
+from bitvox.compiler.passes.rows import Rows
+
+BLOCK = 128
+"""Inputs that are rounded before what they lost is charged to all others at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """A damped H, factored: computed once for all rows and steps that are tried.
+
+    Attributes:
+        order: Inputs in rising order of their power [..., K].
+        factor: Upper Cholesky factor of H in that order [..., K, K].
+    """
+
+    order: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor) -> Elimination:
+        """From a damped H [..., K, K]."""
+        order = hessian.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, stable=True)
+        ordered = columns(columns(hessian, order).mT, order)
+        return cls(order, torch.linalg.cholesky(ordered).mT)  # which lies in memory row by row
+
+    def divide(self, values: Tensor) -> Tensor:
+        """values H^-1, [..., rows, K]."""
+        ordered = columns(values, self.order).mT
+        return columns(torch.cholesky_solve(ordered, self.factor, upper=True).mT, self.order.argsort(dim=-1))
+
+
+def columns(values: Tensor, order: Tensor) -> Tensor:
+    """Values [..., rows, K] with their columns in the order [..., K]; a copy."""
+    if order.ndim == 1:
+        return values.index_select(-1, order)
+    return values.gather(-1, order[..., None, :].expand_as(values))
+
+
+def round_gptq(rows: Rows, steps: Tensor, elimination: Elimination) -> Tensor:
+    """Codes by GPTQ with these steps."""
+    # Input by input, so that what a step of the loops reads lies side by side.
+    weights = batched(columns(rows.weights, elimination.order).mT)
+    factor = batched(elimination.factor)
+    owed, codes, lost = torch.zeros_like(weights), torch.empty_like(weights), torch.empty_like(weights)
+    limits = row_limits(rows, steps)
+    for last in range(weights.shape[1], 0, -BLOCK):
+        first = max(0, last - BLOCK)
+        _rounding.eliminate(factor, first, last, weights, owed, *limits, codes, lost)
+        for group, matrix in enumerate(factor):
+            owed[group, :first].addmm_(matrix[:first, first:last], lost[group, first:last])
+    return columns(codes.mT.reshape(rows.weights.shape), elimination.order.argsort(dim=-1))
+
+
+def row_limits(rows: Rows, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps and tops as the loops take them, [groups, rows]."""
+    return tuple(  # type: ignore[return-value]
+        one.expand_as(steps).reshape(-1, steps.shape[-1]).contiguous() for one in (steps, rows.top[:, 0])
+    )
+
+
+def batched(values: Tensor) -> Tensor:
+    """[groups, ...] as the loops take it, without a copy where it lies in order already."""
+    return values.reshape(-1, *values.shape[-2:]).contiguous()
