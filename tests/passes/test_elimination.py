@@ -1,4 +1,4 @@
-"""The loops in C++ against the same arithmetic in NumPy, and GPTQ without an inverse against one with it."""
+"""The loops in C++ against their arithmetic in NumPy, and GPTQ without an inverse against GPTQ with one."""
 
 import numpy as np
 import pytest
