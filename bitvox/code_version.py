@@ -1,4 +1,4 @@
-"""Which code computed a kept result: by its source, for a version number stands still while code changes."""
+"""Which code computed a kept result: by its files, for a version number stands still while code changes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 
 # The rooms whose code decides what a compile writes.
 _ROOMS = ("bitvox.compiler", "bitvox.exporters")
+_CODE = {".py", ".so"}
 
 
 @cache
 def code_version(*packages: str) -> str:
-    """SHA-256 over the source of the rooms that decide a result and the versions of bitvox and `packages`."""
+    """SHA-256 over the modules of the rooms that decide a result and the versions of bitvox and `packages`."""
     digest = hashlib.sha256()
     for name in ("bitvox", *packages):
         digest.update(f"{name} {version(name)}\n".encode())
@@ -30,5 +31,5 @@ def _sources() -> Iterator[tuple[str, Path]]:
         spec = find_spec(room)
         assert spec is not None and spec.submodule_search_locations is not None
         for folder in sorted(map(Path, spec.submodule_search_locations)):
-            for path in sorted(folder.rglob("*.py")):
+            for path in sorted(path for path in folder.rglob("*") if path.suffix in _CODE):
                 yield f"{room}/{path.relative_to(folder).as_posix()}", path
