@@ -16,7 +16,7 @@ _CODE = {".py", ".so"}
 
 @cache
 def code_version(*packages: str) -> str:
-    """SHA-256 over the modules of the rooms that decide a result and the versions of bitvox and `packages`."""
+    """SHA-256 over the modules of the rooms that decide a result and versions of bitvox and `packages`."""
     digest = hashlib.sha256()
     for name in ("bitvox", *packages):
         digest.update(f"{name} {version(name)}\n".encode())

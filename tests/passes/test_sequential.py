@@ -175,3 +175,4 @@ def test_other_code_shares_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_the_code_is_every_module_of_the_rooms() -> None:
     names = {name for name, _ in code_version._sources()}
     assert {"bitvox.compiler/passes/base.py", "bitvox.exporters/onnx/forms.py"} <= names
+    assert any(name.startswith("bitvox.compiler/passes/_rounding.") for name in names)
