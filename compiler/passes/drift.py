@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
-from bitvox.compiler.frontend.threads import side_by_side
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.lockstep import Lockstep, in_lockstep
+from bitvox.compiler.passes.products import add_up
 from bitvox.errors import InputError
 
 HELD = 2**29
@@ -73,20 +73,8 @@ class Walk:
     def _measured(self, site: Site, passes: range) -> tuple[InputMoments, DriftMoments]:
         wanted, found = (walk.advance(site, passes) for walk in (self._full, self._changed))
         moments, drift = InputMoments(site, len(found)), DriftMoments(site, len(found))
-
-        def of_inputs() -> None:
-            for values in found:
-                moments.update(values)
-
-        def of_drift() -> None:
-            for values, right in zip(found, wanted, strict=True):
-                drift.update(right - values, values)
-
-        def call(measure: Callable[[], None]) -> None:
-            with torch.inference_mode():
-                measure()
-
-        side_by_side(call, (of_inputs, of_drift), self._context.threads)
+        for values, right in zip(found, wanted, strict=True):
+            add_up([*moments.parts(values), *drift.parts(right - values, values)], self._context.threads)
         return moments, drift
 
 

@@ -5,6 +5,7 @@ from bitvox.compiler.frontend.model import ConvGeometry, Site
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments, gather_moments
 from bitvox.compiler.passes.observers import columns
+from bitvox.compiler.passes.products import add_up
 from bitvox.errors import InputError
 from support import PackedCosts, noise_clips, tiny_context, tiny_model
 
@@ -23,14 +24,14 @@ def test_a_linear_and_a_strided_convolution_sum_over_every_frame_of_every_clip()
     clips, frames = [torch.randn(1, 7, 12), torch.randn(1, 20, 12)], [7, 20]
     moments = InputMoments(LINEAR, clips=2)
     for clip in clips:
-        moments.update(clip)
+        add_up(moments.parts(clip), 1)
     wanted = _by_definition(LINEAR, clips, frames)
     assert torch.allclose(moments.hessian(0), wanted[0], atol=1e-5)
 
     waves = [torch.randn(1, 4, 11), torch.randn(1, 4, 30)]
     moments = InputMoments(STRIDED, clips=2)
     for wave in waves:
-        moments.update(wave)
+        add_up(moments.parts(wave), 2)
     wanted = _by_definition(STRIDED, waves, [6, 15])
     assert torch.allclose(moments.hessian(0), wanted[0], atol=1e-5)
 
@@ -39,7 +40,7 @@ def test_a_sliding_convolution_keeps_lags_and_misses_only_the_ends_of_a_clip() -
     torch.manual_seed(1)
     wave = torch.nn.functional.conv1d(torch.randn(8, 1, 3004), torch.ones(1, 1, 5))[:, 0][None] + 0.3
     moments = InputMoments(GROUPED, clips=1)
-    moments.update(wave)
+    add_up(moments.parts(wave), 2)
     wanted = _by_definition(GROUPED, [wave], [3000])
     for group in range(4):
         found = moments.hessian(group)
@@ -60,7 +61,7 @@ def test_drift_is_the_mean_product_of_what_was_lost_and_what_is_read(
     values = torch.randn(shape)
     lost = 0.3 * values.roll(1, dims=-1) + 0.1 * torch.randn(shape)
     drift = DriftMoments(site, clips=1)
-    drift.update(lost, values)
+    add_up(drift.parts(lost, values), 2)
     ours, theirs = (columns(site, one, torch.arange(frames)) for one in (lost, values))
     wanted = torch.einsum("fgi,fgj->gij", ours, theirs) / frames
     for group in range(wanted.shape[0]):
