@@ -57,16 +57,27 @@ def _frame_weights(model: SpeechModel, expected: Tensor, blank_weight: float) ->
 
 
 def excerpts(context: PassContext, seconds: float) -> list[tuple[Tensor, ...]]:
-    """The first seconds of as many clips as there is time for, as inputs of the module."""
+    """The beginnings of some clips, as inputs of the module: equally long, as far as clips are.
+
+    As many of the first as it takes, and an even number where there are so many: two that are computed side
+    by side then take one another's time.
+    """
     if not context.clips:
         raise InputError("audio: no clip to calibrate with; give at least one")
     processor = context.model.processor
-    left = round(seconds * processor.sampling_rate)
-    inputs = []
-    for samples in context.clips:
-        part = samples[:left]
-        if part.size < processor.minimum_samples:
-            break
-        inputs.append(context.model.inputs(part))
-        left -= part.size
-    return inputs
+    wanted = round(seconds * processor.sampling_rate)
+    sizes = [samples.size for samples in context.clips]
+    most = max(1, min(len(sizes), wanted // processor.minimum_samples))
+    count = next((n for n in range(2, most, 2) if sum(sizes[:n]) >= wanted), most)
+    cut = max(_level(sizes[:count], wanted), processor.minimum_samples)
+    return [context.model.inputs(samples[:cut]) for samples in context.clips[:count]]
+
+
+def _level(sizes: list[int], wanted: int) -> int:
+    """What sizes are cut to so that they add up to no more than is wanted."""
+    for number, size in enumerate(sorted(sizes)):
+        level = wanted // (len(sizes) - number)
+        if size > level:
+            return level
+        wanted -= size
+    return max(sizes)
