@@ -61,8 +61,9 @@ def descend(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor, slope: Te
 
     d H d^T never grows but by the rounding of float32. `slope` is d H, shaped as the codes.
     """
-    slope, found, matrix = batched(slope.mT), batched(codes.mT), batched(hessian)
-    limits = row_limits(rows, steps)
+    # Copies, of a single row too, whose transpose lies in order as it is.
+    slope, found = (batched(one.mT.clone(memory_format=torch.contiguous_format)) for one in (slope, codes))
+    matrix, limits = batched(hessian), row_limits(rows, steps)
     for first in range(0, slope.shape[1], BLOCK):
         last = min(first + BLOCK, slope.shape[1])
         moved = torch.empty_like(slope[:, first:last])
