@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bitvox.benchmarks.experiments.experiment import Options
 from bitvox.benchmarks.experiments.grids import Grid, even, gaussian, offset, rotated, round_on
 from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
 from bitvox.benchmarks.experiments.provenance import provenance
+from bitvox.benchmarks.experiments.repairs import Inputs, corrected_biases, refitted_norms
 from bitvox.benchmarks.experiments.results import Document, Notebook, Schema, cell_key
 from bitvox.benchmarks.experiments.speech import (
     AN4,
@@ -33,7 +34,7 @@ from bitvox.benchmarks.experiments.speech import (
     speech_folder,
     stratified,
 )
-from bitvox.compiler.frontend.model import Site
+from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.frontend.threads import single_threaded
 from bitvox.compiler.passes.drift import walking_together
 from bitvox.compiler.passes.elimination import Elimination
@@ -55,6 +56,9 @@ _CALIBRATION_CLIPS = 42
 # Weights wanted [N, K], damped H [K, K], bits -> the weights that are stored.
 Rounded = Callable[[Tensor, Tensor, int], Tensor]
 
+# Model, copy of it with rounded weights, inputs -> names of the parameters of the copy that were repaired.
+Repair = Callable[[SpeechModel, torch.nn.Module, Sequence[Inputs]], list[str]]
+
 
 @dataclass(frozen=True)
 class Lever:
@@ -65,6 +69,7 @@ class Lever:
         rounded: The rounding.
         strength: Share of the drift that is made good; `gptq.STRENGTH` is the product's.
         group: Inputs that share a step, in linear sites; None is all.
+        repair: Of what is not a weight, once all weights are rounded.
         note: What it would take, where the product lacks it.
     """
 
@@ -72,6 +77,7 @@ class Lever:
     rounded: Rounded
     strength: float = STRENGTH
     group: int | None = None
+    repair: Repair | None = None
     note: str = ""
 
 
@@ -95,6 +101,8 @@ LEVERS = (
     Lever("half of the drift made good", _as_compiled, strength=0.5),
     Lever("all of the drift made good", _as_compiled, strength=1.0),
     Lever("without coordinate descent and refitted steps", _on(even, sweeps=0)),
+    Lever("biases corrected by the mean", _as_compiled, repair=corrected_biases),
+    Lever("norms refitted", _as_compiled, repair=refitted_norms),
     Lever("steps per group of 64 inputs", _on(even, 64), group=64, note="more bytes"),
     Lever("steps per group of 128 inputs", _on(even, 128), group=128, note="more bytes"),
     Lever("grid half a step off zero", _on(offset), note="kernels with half offsets"),
@@ -175,6 +183,11 @@ def _row(judge: Judge, base: CompileRequest, key: str, lever: Lever, bits: int) 
     module = quantise_module(context.model, nearest)
     names = [site.name for group in groups for site in group]
     put_weights(module, {name: changed.get_parameter(f"{name}.weight").detach() for name in names})
+    if lever.repair is not None:
+        inputs = [context.model.inputs(samples) for samples in context.clips]
+        with torch.no_grad():
+            for name in lever.repair(context.model, changed, inputs):
+                module.get_parameter(name).copy_(changed.get_parameter(name))
     row = {"key": key, "lever": lever.name, "note": lever.note, "method": "uniform", "bits": float(bits)}
     return judge.scored(LeverRow, module, bytes=plan.total_bytes + extra, **row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 
 from bitvox.benchmarks.experiments import levers, report_levers
 from bitvox.benchmarks.experiments.grids import even, gaussian, offset, rotated, round_on
+from bitvox.benchmarks.experiments.repairs import corrected_biases, refitted_norms
 from bitvox.benchmarks.experiments.speech import draw_clips, read_split, stratified
 from bitvox.compiler.passes.elimination import Elimination
 from bitvox.compiler.passes.gptq import round_rows
 from bitvox.compiler.passes.rows import Rows, damped
+from support import tiny_context
 
 
 def _problem(rows: int = 12, inputs: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,3 +73,22 @@ def test_every_lever_is_measured_once(tmp_path: Path, checkpoint: Path, speech: 
     assert own.bytes == plain.bytes < groups.bytes
     assert levers.levers(tmp_path / "levers.json", setting).rows == document.rows
     assert report_levers.section(tmp_path / "levers.json").count("| 2 |") == 3
+
+
+def test_repairs_take_back_what_weights_moved() -> None:
+    context = tiny_context(conv_bias=True)
+    inputs = [context.model.inputs(samples) for samples in context.clips]
+    first = context.model.sites[0].name
+
+    def worn() -> torch.nn.Module:
+        module = copy.deepcopy(context.model.module)
+        module.get_submodule(first).weight.data.mul_(0.7)
+        return module
+
+    wanted = context.model.module(*inputs[0])
+    for repair in (corrected_biases, refitted_norms):
+        module = worn()
+        before = (module(*inputs[0]) - wanted).square().mean()
+        names = repair(context.model, module, inputs)
+        assert {name.rpartition(".")[0] for name in names} <= {name for name, _ in module.named_modules()}
+        assert (module(*inputs[0]) - wanted).square().mean() < before
