@@ -28,10 +28,10 @@ def corrected_biases(model: SpeechModel, changed: nn.Module, inputs: Sequence[In
     found = []
     for site in model.sites:
         bias = changed.get_submodule(site.name).bias
-        if bias is None:
+        if not isinstance(bias, Tensor):
             continue
         wanted, seen = (_moments(one, site.name, inputs)[0] for one in (model.module, changed))
-        bias += wanted - seen
+        bias.add_(wanted - seen)
         found.append(f"{site.name}.bias")
     return found
 
@@ -48,7 +48,7 @@ def refitted_norms(model: SpeechModel, changed: nn.Module, inputs: Sequence[Inpu
             continue
         (wanted, spread), (seen, now) = (_moments(one, name, inputs) for one in (model.module, changed))
         scale = torch.where(now > 0, spread / now.clamp(min=1e-12), 1.0)
-        norm.weight *= scale
+        norm.weight.mul_(scale)
         norm.bias.copy_(scale * (norm.bias - seen) + wanted)
         found += [f"{name}.weight", f"{name}.bias"]
     return found

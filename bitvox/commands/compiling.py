@@ -11,145 +11,41 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitvox.commands.options import JsonOption
+from bitvox.commands.options import (
+    ActivationsOption,
+    AllowFloatOption,
+    AudioOption,
+    BudgetOption,
+    CalibrationOption,
+    ClipsOption,
+    CostOption,
+    EffortOption,
+    GenericOption,
+    JsonOption,
+    KernelsOption,
+    MethodOption,
+    ModelArgument,
+    OrderOption,
+    OwnShareOption,
+    ReductionOption,
+    RoundingOption,
+    SeedOption,
+    StorageOption,
+    TargetOption,
+    TierOption,
+)
 from bitvox.commands.output import print_failure, print_json, table, working
 from bitvox.errors import InputError
 from bitvox.request import (
     DECIDED_BY_PLAN,
-    Activations,
-    Calibration,
     CompileReport,
     CompileRequest,
-    Cost,
-    Effort,
-    Kernels,
-    Method,
-    Order,
-    Reduction,
-    Rounding,
-    Storage,
-    Target,
-    Tier,
     beside_plan,
 )
 from bitvox.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
     from bitvox.compiler.passes.plan import QuantPlan
-
-_Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="Hub id, local folder in the hub's layout, or one that ships with bitvox: [b]reference-ctc[/b], "
-        "[b]reference-whisper[/b], [b]reference-keywords[/b].",
-    ),
-]
-_Audio = Annotated[
-    Path,
-    typer.Option(
-        metavar="DIR",
-        help="Recordings of the voice, without labels: wav, flac, ogg, opus or mp3 at any rate. "
-        "A quarter is kept out of calibration, to judge the bundle with.",
-    ),
-]
-_Budget = Annotated[
-    str | None,
-    typer.Option(metavar="SIZE", help="Ceiling on the bytes of the whole bundle: 45MB, 43MiB, 900kB."),
-]
-_Target = Annotated[Target, typer.Option(help="Runtime that will run the bundle.")]
-_Method = Annotated[
-    Method,
-    typer.Option(
-        help="[b]auto[/b]: the widths of least cost under the budget; [b]myqasr[/b]: as the paper has it; "
-        "[b]uniform[/b]: one width for all."
-    ),
-]
-_Effort = Annotated[Effort, typer.Option(help="How much time auto takes to measure what widths cost.")]
-_Cost = Annotated[
-    Cost | None,
-    typer.Option(
-        help="What auto measures widths by: change of the model's own output, its growth with noise, each "
-        "layer's error, or myqasr's median. Usual is what the effort says."
-    ),
-]
-_Rounding = Annotated[
-    Rounding | None,
-    typer.Option(
-        help="[b]nearest[/b] weight by weight; [b]gptq[/b]: to keep each layer's output on the recordings; "
-        "[b]compensated[/b]: to make good what earlier layers lost, too (usual for auto)."
-    ),
-]
-_Order = Annotated[
-    Order,
-    typer.Option(
-        help="How myqasr walks the layers by sensitivity; [b]min-max[/b] maps it straight to widths."
-    ),
-]
-_Reduction = Annotated[
-    Reduction,
-    typer.Option(
-        help="What a layer's sensitivity pools its outputs by; or how far the model's output moves with that "
-        "layer alone at 4 bits: [b]kl[/b], [b]l1[/b], [b]l2[/b], [b]frobenius[/b]."
-    ),
-]
-_Calibration = Annotated[
-    Calibration,
-    typer.Option(
-        help="How ranges and scales are found: the extremes seen, or searched so that each layer's output "
-        "stays near ([b]cosine[/b]) or the text does ([b]hessian[/b], the one option that back-propagates)."
-    ),
-]
-_Tier = Annotated[
-    Tier,
-    typer.Option(
-        help="[b]default[/b]: a scale per output channel; [b]paper[/b]: one per layer, as published."
-    ),
-]
-_Activations = Annotated[
-    Activations,
-    typer.Option(help="Inputs of the layers: calibrated 8-bit, 8-bit ranged at each call, or float."),
-]
-_Storage = Annotated[
-    Storage,
-    typer.Option(
-        help="[b]packed[/b]: n bits a weight for every n; [b]standard[/b]: ONNX's own INT2, INT4, INT8."
-    ),
-]
-_Kernels = Annotated[
-    Kernels | None,
-    typer.Option(
-        help="[b]stock[/b]: the runtime's own (usual for onnx); [b]packed[/b]: bitvox's operator library, "
-        "which keeps weights at n bits in memory too (usual for executorch)."
-    ),
-]
-_AllowFloat = Annotated[
-    bool, typer.Option("--allow-float", help="Accept layers that the runtime computes in float after all.")
-]
-_Clips = Annotated[
-    int | None,
-    typer.Option(
-        help="Most recordings to calibrate with; without it, some ten minutes of them (quick: three).", min=1
-    ),
-]
-_Generic = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Recordings of anyone, without labels: what is learnt from the voice is mixed with what they "
-        "say, which is found once and kept.",
-    ),
-]
-_OwnShare = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        help="Weight of the voice beside --generic, 0 to 1; left out, it is chosen on recordings of the "
-        "voice that are held out for it.",
-    ),
-]
-_Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -161,12 +57,12 @@ def register(app: typer.Typer) -> None:
 
 def compile_command(
     ctx: typer.Context,
-    model: _Model,
-    audio: _Audio,
+    model: ModelArgument,
+    audio: AudioOption,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the bundle; a bundle that is there is replaced.")
     ],
-    budget: _Budget = None,
+    budget: BudgetOption = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -175,23 +71,23 @@ def compile_command(
             "clip are calibrated anew, since clips that judge must have had no hand in them.",
         ),
     ] = None,
-    target: _Target = "onnx",
-    method: _Method = "auto",
-    effort: _Effort = "normal",
-    cost: _Cost = None,
-    rounding: _Rounding = None,
-    order: _Order = "ascending",
-    reduction: _Reduction = "median",
-    calibration: _Calibration = "min-max",
-    tier: _Tier = "default",
-    activations: _Activations = "static",
-    storage: _Storage = "packed",
-    kernels: _Kernels = None,
-    allow_float: _AllowFloat = False,
-    clips: _Clips = None,
-    seed: _Seed = 0,
-    generic: _Generic = None,
-    own_share: _OwnShare = None,
+    target: TargetOption = "onnx",
+    method: MethodOption = "auto",
+    effort: EffortOption = "normal",
+    cost: CostOption = None,
+    rounding: RoundingOption = None,
+    order: OrderOption = "ascending",
+    reduction: ReductionOption = "median",
+    calibration: CalibrationOption = "min-max",
+    tier: TierOption = "default",
+    activations: ActivationsOption = "static",
+    storage: StorageOption = "packed",
+    kernels: KernelsOption = None,
+    allow_float: AllowFloatOption = False,
+    clips: ClipsOption = None,
+    seed: SeedOption = 0,
+    generic: GenericOption = None,
+    own_share: OwnShareOption = None,
     json: JsonOption = False,
 ) -> None:
     """Fit MODEL to a voice and a byte budget: the bundle is run and compared before it is reported.
@@ -216,8 +112,8 @@ def compile_command(
 
 
 def plan_command(
-    model: _Model,
-    audio: _Audio,
+    model: ModelArgument,
+    audio: AudioOption,
     budget: Annotated[
         str, typer.Option(metavar="SIZE", help="Ceiling on the bytes of the whole bundle: 45MB, 43MiB.")
     ],
@@ -225,22 +121,22 @@ def plan_command(
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Write the plan here instead of to stdout."),
     ] = None,
-    target: _Target = "onnx",
-    method: _Method = "auto",
-    effort: _Effort = "normal",
-    cost: _Cost = None,
-    rounding: _Rounding = None,
-    order: _Order = "ascending",
-    reduction: _Reduction = "median",
-    calibration: _Calibration = "min-max",
-    tier: _Tier = "default",
-    activations: _Activations = "static",
-    storage: _Storage = "packed",
-    kernels: _Kernels = None,
-    clips: _Clips = None,
-    seed: _Seed = 0,
-    generic: _Generic = None,
-    own_share: _OwnShare = None,
+    target: TargetOption = "onnx",
+    method: MethodOption = "auto",
+    effort: EffortOption = "normal",
+    cost: CostOption = None,
+    rounding: RoundingOption = None,
+    order: OrderOption = "ascending",
+    reduction: ReductionOption = "median",
+    calibration: CalibrationOption = "min-max",
+    tier: TierOption = "default",
+    activations: ActivationsOption = "static",
+    storage: StorageOption = "packed",
+    kernels: KernelsOption = None,
+    clips: ClipsOption = None,
+    seed: SeedOption = 0,
+    generic: GenericOption = None,
+    own_share: OwnShareOption = None,
     json: JsonOption = False,
 ) -> None:
     """Decide the width of every layer without writing a model: JSON to read, edit, and compile with.
@@ -260,30 +156,30 @@ def plan_command(
 
 
 def sweep_command(
-    model: _Model,
-    audio: _Audio,
+    model: ModelArgument,
+    audio: AudioOption,
     budget: Annotated[
         list[str],
         typer.Option(metavar="SIZE", help="Ceiling on the bytes of a bundle; give it once per bundle."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets one bundle per budget.")],
-    target: _Target = "onnx",
-    method: _Method = "auto",
-    effort: _Effort = "normal",
-    cost: _Cost = None,
-    rounding: _Rounding = None,
-    order: _Order = "ascending",
-    reduction: _Reduction = "median",
-    calibration: _Calibration = "min-max",
-    tier: _Tier = "default",
-    activations: _Activations = "static",
-    storage: _Storage = "packed",
-    kernels: _Kernels = None,
-    allow_float: _AllowFloat = False,
-    clips: _Clips = None,
-    seed: _Seed = 0,
-    generic: _Generic = None,
-    own_share: _OwnShare = None,
+    target: TargetOption = "onnx",
+    method: MethodOption = "auto",
+    effort: EffortOption = "normal",
+    cost: CostOption = None,
+    rounding: RoundingOption = None,
+    order: OrderOption = "ascending",
+    reduction: ReductionOption = "median",
+    calibration: CalibrationOption = "min-max",
+    tier: TierOption = "default",
+    activations: ActivationsOption = "static",
+    storage: StorageOption = "packed",
+    kernels: KernelsOption = None,
+    allow_float: AllowFloatOption = False,
+    clips: ClipsOption = None,
+    seed: SeedOption = 0,
+    generic: GenericOption = None,
+    own_share: OwnShareOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compile MODEL for many budgets at once and show which of them are worth their bytes.
