@@ -1,4 +1,4 @@
-"""How far down clips can go: the default method on fewer recordings, and on shorter ones.
+"""How far down clips can go: the default method on fewer and on more recordings, and on shorter ones.
 
     bitvox reproduce clips
 
@@ -17,7 +17,7 @@ from bitvox.request import CompileRequest
 
 _BITS = 2.5
 _DRAWS = 5
-_COUNTS = (32, 1, 4, 16, 2, 8, 100)
+_COUNTS = (32, 1, 4, 16, 2, 8, 100, 300)
 _SECONDS = (1.5625, 0.5)
 
 # Of no row's own clips.

@@ -92,7 +92,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     Experiment(
         "clips",
-        "how far down clips can go: the default method on fewer and on shorter recordings",
+        "how far down clips can go: the default method on fewer, more and shorter recordings",
         clips.measure,
         report_variants.section,
         report_variants.figure,
