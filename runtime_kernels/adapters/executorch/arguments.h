@@ -4,6 +4,7 @@
 
 #include <executorch/runtime/core/exec_aten/exec_aten.h>
 #include <executorch/runtime/core/error.h>
+#include <executorch/runtime/kernel/kernel_runtime_context.h>
 
 #include <cstdint>
 #include <memory>
@@ -12,6 +13,9 @@
 #include "bitvox/nbit.h"
 
 namespace bitvox {
+
+// Of a tensor that an operator takes or gives.
+constexpr int kMaxDimensions = 8;
 
 bool dense(const executorch::aten::Tensor& tensor, executorch::aten::ScalarType type);
 
@@ -32,6 +36,13 @@ class Floats {
 
 // Logs what the status means.
 executorch::runtime::Error refuse(const char* name, nbit_status status);
+
+// What an operator returns: its output, once the program knows how the call went.
+inline executorch::aten::Tensor& finish(executorch::runtime::KernelRuntimeContext& context,
+                                        executorch::runtime::Error error, executorch::aten::Tensor& out) {
+    if (error != executorch::runtime::Error::Ok) context.fail(error);
+    return out;
+}
 
 bool read_activation(const char* name, std::string_view activation, nbit_activation* found);
 

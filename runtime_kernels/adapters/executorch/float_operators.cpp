@@ -22,6 +22,7 @@ using executorch::runtime::Error;
 using executorch::runtime::KernelRuntimeContext;
 
 using bitvox::dense;
+using bitvox::finish;
 using bitvox::Floats;
 using bitvox::is_constant;
 using bitvox::LentPool;
@@ -158,30 +159,22 @@ Error run_attention(const Tensor& q, const Tensor& k, const Tensor& v, int64_t h
 
 Tensor& wave_conv1d_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& weight,
                         std::optional<Tensor> bias, int64_t stride, Tensor& out) {
-    const Error error = run_wave_conv1d(x, weight, bias, stride, out);
-    if (error != Error::Ok) context.fail(error);
-    return out;
+    return finish(context, run_wave_conv1d(x, weight, bias, stride, out), out);
 }
 
 Tensor& instance_norm_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& scale,
                           const Tensor& bias, double epsilon, std::string_view activation, Tensor& out) {
-    const Error error = run_instance_norm(x, scale, bias, epsilon, activation, out);
-    if (error != Error::Ok) context.fail(error);
-    return out;
+    return finish(context, run_instance_norm(x, scale, bias, epsilon, activation, out), out);
 }
 
 Tensor& layer_norm_out(KernelRuntimeContext& context, const Tensor& x, std::optional<Tensor> added,
                        const Tensor& scale, const Tensor& bias, double epsilon, Tensor& out) {
-    const Error error = run_layer_norm(x, added, scale, bias, epsilon, out);
-    if (error != Error::Ok) context.fail(error);
-    return out;
+    return finish(context, run_layer_norm(x, added, scale, bias, epsilon, out), out);
 }
 
 Tensor& attention_out(KernelRuntimeContext& context, const Tensor& q, const Tensor& k, const Tensor& v,
                       int64_t heads, double scale, Tensor& out) {
-    const Error error = run_attention(q, k, v, heads, scale, out);
-    if (error != Error::Ok) context.fail(error);
-    return out;
+    return finish(context, run_attention(q, k, v, heads, scale, out), out);
 }
 
 EXECUTORCH_LIBRARY(bitvox, "wave_conv1d.out", wave_conv1d_out);

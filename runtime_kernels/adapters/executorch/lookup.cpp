@@ -17,12 +17,10 @@ using executorch::aten::Tensor;
 using executorch::runtime::Error;
 using executorch::runtime::KernelRuntimeContext;
 
-constexpr int kMaxDimensions = 8;
-
 Error run_lookup(const Tensor& tokens, const Tensor& weight, int64_t width, Tensor& out) {
     const int dimensions = int(tokens.dim());
     if (!bitvox::dense(tokens, ScalarType::Long) || !bitvox::dense(weight, ScalarType::Byte) ||
-        !bitvox::dense(out, ScalarType::Float) || dimensions >= kMaxDimensions) {
+        !bitvox::dense(out, ScalarType::Float) || dimensions >= bitvox::kMaxDimensions) {
         ET_LOG(Error, "bitvox::lookup: tokens must be dense int64, weight dense bytes, out dense floats");
         return Error::InvalidArgument;
     }
@@ -36,7 +34,7 @@ Error run_lookup(const Tensor& tokens, const Tensor& weight, int64_t width, Tens
         return Error::InvalidArgument;
     }
     if (status == NBIT_OK) {
-        SizesType sizes[kMaxDimensions];
+        SizesType sizes[bitvox::kMaxDimensions];
         for (int i = 0; i < dimensions; ++i) sizes[i] = SizesType(tokens.size(i));
         sizes[dimensions] = SizesType(width);
         const Error resized = executorch::runtime::resize_tensor(out, {sizes, size_t(dimensions) + 1});
@@ -49,9 +47,7 @@ Error run_lookup(const Tensor& tokens, const Tensor& weight, int64_t width, Tens
 
 Tensor& lookup_out(KernelRuntimeContext& context, const Tensor& tokens, const Tensor& weight, int64_t width,
                    Tensor& out) {
-    const Error error = run_lookup(tokens, weight, width, out);
-    if (error != Error::Ok) context.fail(error);
-    return out;
+    return bitvox::finish(context, run_lookup(tokens, weight, width, out), out);
 }
 
 EXECUTORCH_LIBRARY(bitvox, "lookup.out", lookup_out);

@@ -24,14 +24,14 @@ using executorch::runtime::KernelRuntimeContext;
 
 using bitvox::aligned_weight;
 using bitvox::dense;
+using bitvox::finish;
 using bitvox::Floats;
 using bitvox::is_constant;
+using bitvox::kMaxDimensions;
 using bitvox::read_activation;
 using bitvox::refuse;
 using bitvox::LentPool;
 using bitvox::workspace;
-
-constexpr int kMaxDimensions = 8;
 
 // What a call needs beside its shapes; `error` is Ok where all of it is usable.
 struct Arguments {
@@ -180,9 +180,7 @@ Tensor& linear_out(KernelRuntimeContext& context, const Tensor& x, const Tensor&
                    int64_t x_zero, Tensor& out) {
     const Arguments a =
         read_arguments("bitvox::linear", x, weight, bias, outputs, activation, x_scale, x_zero, out);
-    const Error error = a.error == Error::Ok ? run_linear(x, a, out) : a.error;
-    if (error != Error::Ok) context.fail(error);
-    return out;
+    return finish(context, a.error == Error::Ok ? run_linear(x, a, out) : a.error, out);
 }
 
 Tensor& conv1d_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& weight,
@@ -192,9 +190,7 @@ Tensor& conv1d_out(KernelRuntimeContext& context, const Tensor& x, const Tensor&
     const Arguments a =
         read_arguments("bitvox::conv1d", x, weight, bias, outputs, activation, x_scale, x_zero, out);
     const Geometry geometry{taps, stride, padding, dilation, groups};
-    const Error error = a.error == Error::Ok ? run_conv1d(x, a, geometry, out) : a.error;
-    if (error != Error::Ok) context.fail(error);
-    return out;
+    return finish(context, a.error == Error::Ok ? run_conv1d(x, a, geometry, out) : a.error, out);
 }
 
 EXECUTORCH_LIBRARY(bitvox, "linear.out", linear_out);
