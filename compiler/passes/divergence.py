@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bitvox.compiler.frontend.model import SpeechModel
+from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.frontend.threads import side_by_side
 from bitvox.compiler.passes.base import PassContext
+from bitvox.compiler.passes.recall import Recall, running
 from bitvox.errors import InputError
 
 
@@ -18,14 +20,23 @@ class Divergence:
     """KL(full precision || another model), a mean over the output frames of some seconds of the clips.
 
     A frame counts by `1 - (1 - blank_weight) P(blank)`: where CTC says nothing, as in most frames, a model
-    may change much before a word does.
+    may change much before a word does. Only one that `recalls` saves time where little changes, by memory.
     """
 
-    def __init__(self, context: PassContext, seconds: float, blank_weight: float = 1.0) -> None:
+    def __init__(
+        self, context: PassContext, seconds: float, blank_weight: float = 1.0, recalls: bool = False
+    ) -> None:
         self._inputs = excerpts(context, seconds)
         self._threads = context.threads
-        self._expected = self._log_probabilities(context.model.module)
+        self._recall = Recall(context.model.sites, len(self._inputs))
+        with self._recall.recording(context.model.module) if recalls else nullcontext():
+            self._expected = self._log_probabilities(context.model.module)
         self._weights = [_frame_weights(context.model, one, blank_weight) for one in self._expected]
+
+    def of_change(self, module: torch.nn.Module, first: Site) -> float:
+        """The divergence of a module that is the model's but for this site and others that run after it."""
+        with self._recall.before(module, first):
+            return self.of(module)
 
     def of(self, module: torch.nn.Module) -> float:
         """The divergence of a module that takes what the model's takes; infinite where it is not finite."""
@@ -41,11 +52,13 @@ class Divergence:
         """Logarithm of the distribution over the outputs, [1, frames, outputs] of each excerpt."""
 
         @torch.inference_mode()
-        def run(inputs: tuple[Tensor, ...]) -> Tensor:
+        def run(number: int) -> Tensor:
+            with running(number):
+                logits = module(*self._inputs[number])
             # Of nearly equal distributions float32 leaves noise, and divergences below zero.
-            return functional.log_softmax(module(*inputs).double(), dim=-1)
+            return functional.log_softmax(logits.double(), dim=-1)
 
-        return side_by_side(run, self._inputs, self._threads)
+        return side_by_side(run, range(len(self._inputs)), self._threads)
 
 
 def _frame_weights(model: SpeechModel, expected: Tensor, blank_weight: float) -> Tensor:

@@ -87,7 +87,7 @@ class MeasureCostsPass:
         relative = {name: one.relative_errors() for name, one in roundings.items()}
         if self.cost == "error":
             return relative
-        divergence = Divergence(context, self.seconds, BLANK_WEIGHT)
+        divergence = Divergence(context, self.seconds, BLANK_WEIGHT, recalls=True)
         if self.cost == "noise":
             return _by_noise(context, units, relative, divergence, self.seed)
         return _by_divergence(context, units, roundings, divergence)
@@ -126,7 +126,7 @@ def _by_divergence(
         row: dict[int, float] = {}
         for width in MEASURED:
             put_weights(module, one.weights(width))
-            row[width] = divergence.of(module)
+            row[width] = divergence.of_change(module, unit.entries[0][0])
         last, errors = MEASURED[-1], one.relative_errors()
         for width in WIDTHS[len(MEASURED) :]:
             row[width] = row[last] * errors[width] / max(errors[last], 1e-30)
@@ -143,7 +143,7 @@ def _by_noise(
     for number, unit in enumerate(units):
         handles = [_add_noise(context, site, seed + number) for site, _ in unit.entries]
         try:
-            sensitivity = divergence.of(context.model.module) / _NOISE**2
+            sensitivity = divergence.of_change(context.model.module, unit.entries[0][0]) / _NOISE**2
         finally:
             for handle in handles:
                 handle.remove()
