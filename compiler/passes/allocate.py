@@ -48,6 +48,7 @@ class AllocateMyQASRPass:
     seed: int = 0
 
     name: ClassVar[str] = "allocate-myqasr"
+    counts_bytes: ClassVar[bool] = True
     ensures: ClassVar[frozenset[Fact]] = frozenset({"widths"})
 
     def __post_init__(self) -> None:

@@ -105,6 +105,7 @@ class AllocateExactPass:
     budget: int
 
     name: ClassVar[str] = "allocate-exact"
+    counts_bytes: ClassVar[bool] = True
     requires: ClassVar[frozenset[Fact]] = frozenset({"costs"})
     ensures: ClassVar[frozenset[Fact]] = frozenset({"widths"})
 

@@ -108,6 +108,11 @@ class Pass(Protocol):
         ...
 
     @property
+    def counts_bytes(self) -> bool:
+        """Whether it reads what the target charges. The results of others serve every target."""
+        ...
+
+    @property
     def requires(self) -> frozenset[Fact]:
         """Facts that must hold of the plan that it is given."""
         ...
@@ -143,16 +148,19 @@ class Sequential:
         verify_plan(context.model, plan)
         facts = established_facts(context.model, plan)
         self._check_contracts(facts)
-        base = _context_digest(context, plan) if store is not None else ""
+        kinds = {step.counts_bytes for step in self.passes} if store is not None else set()
+        bases = {counts: _digest(context, plan, counts) for counts in kinds}
         for step in self.passes:
-            key = _key(base, step, plan)
+            given = plan if step.counts_bytes else _for_any_target(plan)
+            key = _key(bases[step.counts_bytes], step, given) if store is not None else ""
             kept = _load(store, key) if store is not None else None
-            result = kept or _run(step, context, plan)
+            result = kept or _run(step, context, given)
+            refined = result if step.counts_bytes else _for_target_of(plan, result)
             facts |= step.ensures
-            verify_plan(context.model, result, facts)
+            verify_plan(context.model, refined, facts)
             if store is not None and kept is None:
                 store.put(key, plan_to_json(result))
-            plan = result
+            plan = refined
         return plan
 
     def _check_contracts(self, facts: frozenset[Fact]) -> None:
@@ -166,9 +174,46 @@ class Sequential:
 
 
 def _run(step: Pass, context: PassContext, plan: QuantPlan) -> QuantPlan:
+    costs = context.costs if step.counts_bytes else _Uncounted(step.name)
     with single_threaded() as threads:
         # A pass may run others, inside the block of its own.
-        return step.run(dataclasses.replace(context, threads=max(threads, context.threads)), plan)
+        threads = max(threads, context.threads)
+        return step.run(dataclasses.replace(context, costs=costs, threads=threads), plan)
+
+
+@dataclass(frozen=True)
+class _Uncounted:
+    """The costs that a pass sees which says that it counts no bytes."""
+
+    step: str
+
+    @property
+    def fixed(self) -> int:
+        raise TypeError(f"pass {self.step}: counts bytes, which it says it does not")
+
+    def site(self, *_asked: object) -> int:
+        raise TypeError(f"pass {self.step}: counts bytes, which it says it does not")
+
+
+def _for_any_target(plan: QuantPlan) -> QuantPlan:
+    """The plan without what only its target says."""
+    sites = tuple(entry.replace(stored_bytes=0) for entry in plan.sites)
+    return plan.replace(target="", kernels="stock", storage="packed", fixed_bytes=0, sites=sites)
+
+
+def _for_target_of(plan: QuantPlan, found: QuantPlan) -> QuantPlan:
+    """What was found without a target, with what the plan's target says."""
+    sites = tuple(
+        entry.replace(stored_bytes=own.stored_bytes)
+        for entry, own in zip(found.sites, plan.sites, strict=True)
+    )
+    return found.replace(
+        target=plan.target,
+        kernels=plan.kernels,
+        storage=plan.storage,
+        fixed_bytes=plan.fixed_bytes,
+        sites=sites,
+    )
 
 
 def _load(store: Store, key: str) -> QuantPlan | None:
@@ -187,8 +232,10 @@ def _key(base: str, step: Pass, plan: QuantPlan) -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()
 
 
-def _context_digest(context: PassContext, plan: QuantPlan) -> str:
-    """SHA-256 over what a result depends on beside pass and plan: `clips_digest` and costs."""
+def _digest(context: PassContext, plan: QuantPlan, counts_bytes: bool) -> str:
+    """SHA-256 over what a result depends on beside pass and plan: `clips_digest`, and costs if they count."""
+    if not counts_bytes:
+        return clips_digest(context)
     digest = hashlib.sha256(f"{clips_digest(context)}\0{context.costs.fixed}".encode())
     for site, entry in zip(context.model.sites, plan.sites, strict=True):
         sizes = [context.costs.site(site, b, entry.granularity, entry.activations) for b in (*WIDTHS, None)]

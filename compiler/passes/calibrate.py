@@ -67,6 +67,7 @@ class CalibratePass:
     seed: int = 0
 
     name: ClassVar[str] = "calibrate"
+    counts_bytes: ClassVar[bool] = True
     requires: ClassVar[frozenset[Fact]] = frozenset({"widths"})
     ensures: ClassVar[frozenset[Fact]] = frozenset({"ranges"})
 

@@ -40,6 +40,7 @@ class FitConvRangesPass:
     """
 
     name: ClassVar[str] = "fit-conv-ranges"
+    counts_bytes: ClassVar[bool] = True
     requires: ClassVar[frozenset[Fact]] = frozenset({"ranges"})
     ensures: ClassVar[frozenset[Fact]] = frozenset()
 

@@ -64,6 +64,7 @@ class MeasureDistancePass:
     distance: str
 
     name: ClassVar[str] = "measure-distance"
+    counts_bytes: ClassVar[bool] = False
     requires: ClassVar[frozenset[Fact]] = frozenset()
     ensures: ClassVar[frozenset[Fact]] = frozenset({"scores"})
 

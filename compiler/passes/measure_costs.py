@@ -58,6 +58,7 @@ class MeasureCostsPass:
     sample: int | None = None
 
     name: ClassVar[str] = "measure-costs"
+    counts_bytes: ClassVar[bool] = False
     ensures: ClassVar[frozenset[Fact]] = frozenset({"costs"})
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class MeasureCostsPass:
     @torch.inference_mode()
     def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
         """The plan with costs; InputError without clips or if an activation is not finite."""
-        units = units_of(context, plan, "true")
+        units = units_of(context, plan, None)
         if self.cost == "median":
             found: _Costs = {name_of(unit): _by_median(unit) for unit in units}
         else:

@@ -50,6 +50,11 @@ class PersonalisePass:
         return "personalise " + " ".join(step.name for step in self.passes)
 
     @property
+    def counts_bytes(self) -> bool:
+        """Whether any of them does."""
+        return any(step.counts_bytes for step in self.passes)
+
+    @property
     def requires(self) -> frozenset[Fact]:
         """What no pass before it in the row provides."""
         wanted: frozenset[Fact] = frozenset()

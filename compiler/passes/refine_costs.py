@@ -41,6 +41,7 @@ class RefineCostsPass:
     rounds: int = 2
 
     name: ClassVar[str] = "refine-costs"
+    counts_bytes: ClassVar[bool] = True
     requires: ClassVar[frozenset[Fact]] = frozenset({"costs"})
     ensures: ClassVar[frozenset[Fact]] = frozenset({"costs"})
 

@@ -30,6 +30,7 @@ class MeasureSensitivityPass:
     reduction: str = "median"
 
     name: ClassVar[str] = "measure-sensitivity"
+    counts_bytes: ClassVar[bool] = False
     requires: ClassVar[frozenset[Fact]] = frozenset()
     ensures: ClassVar[frozenset[Fact]] = frozenset({"scores"})
 

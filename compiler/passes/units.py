@@ -23,7 +23,7 @@ class Unit:
         score: Lower median of the members' scores, 0 where none was measured.
         floor: Smallest width.
         floor_reason: Whose floor that is.
-        sizes: Bytes of the members at each width, by the accounting in force.
+        sizes: Bytes of the members at each width, by the accounting in force; empty where there is none.
     """
 
     entries: tuple[tuple[Site, SitePlan], ...]
@@ -33,8 +33,11 @@ class Unit:
     sizes: dict[int, int]
 
 
-def units_of(context: PassContext, plan: QuantPlan, accounting: Accounting) -> list[Unit]:
-    """Units in execution order; sites at full precision in the plan belong to none."""
+def units_of(context: PassContext, plan: QuantPlan, accounting: Accounting | None) -> list[Unit]:
+    """Units in execution order; sites at full precision in the plan belong to none.
+
+    Without an accounting they have no sizes.
+    """
     units = []
     for group in context.model.share_groups():
         entries = tuple(
@@ -51,7 +54,9 @@ def units_of(context: PassContext, plan: QuantPlan, accounting: Accounting) -> l
                 score=statistics.median_low(scores) if scores else 0.0,
                 floor=highest.floor or WIDTHS[0],
                 floor_reason=highest.reason,
-                sizes={width: _size(context, entries, width, accounting) for width in WIDTHS},
+                sizes={width: _size(context, entries, width, accounting) for width in WIDTHS}
+                if accounting
+                else {},
             )
         )
     return units

@@ -8,7 +8,7 @@ import torch
 
 from bitvox import code_version
 from bitvox.compiler.passes.allocate import AllocateMyQASRPass, bytes_at_width
-from bitvox.compiler.passes.base import PassContext, Sequential
+from bitvox.compiler.passes.base import Pass, PassContext, Sequential
 from bitvox.compiler.passes.calibrate import CalibratePass
 from bitvox.compiler.passes.conv_ranges import FitConvRangesPass
 from bitvox.compiler.passes.plan import QuantPlan
@@ -72,17 +72,37 @@ def test_an_interrupted_run_resumes_after_the_last_finished_pass() -> None:
     "change",
     [
         lambda c: dataclasses.replace(c, clips=noise_clips(seed=1)),
-        lambda c: dataclasses.replace(c, costs=PackedCosts(fixed=999)),
         lambda c: dataclasses.replace(c, model=dataclasses.replace(c.model, fingerprint="0" * 64)),
     ],
 )
-def test_other_clips_costs_or_models_share_nothing(change) -> None:
+def test_other_clips_or_models_share_nothing(change) -> None:
     context, plan, passes = _start()
     store = DictStore()
     passes.run(context, plan, store)
     other = change(context)
     passes.run(other, start_plan(other.model, other.costs, "onnx"), store)
     assert len(store) == 6
+
+
+def test_what_counts_no_bytes_serves_every_target() -> None:
+    context, plan, passes = _start()
+    store, steps = DictStore(), []
+    passes.run(context, plan, store)
+    other = dataclasses.replace(_counting(context, steps), costs=PackedCosts(fixed=999))
+    start = start_plan(other.model, other.costs, "executorch", kernels="packed")
+    found = passes.run(other, start, store)
+    assert {stage for stage, _, _ in steps} == {"calibrate"}
+    assert len(store) == 5
+    assert found == passes.run(other, start)
+    assert (found.target, found.kernels, found.fixed_bytes) == ("executorch", "packed", 999)
+
+
+def test_a_pass_that_says_it_counts_no_bytes_is_held_to_it() -> None:
+    context, plan, _ = _start()
+    step = AllocateMyQASRPass(10**6, "shuffled")
+    assert step.counts_bytes
+    with pytest.raises(TypeError, match="pass allocate-myqasr: counts bytes, which it says it does not"):
+        Sequential((_Silent(step),)).run(context, plan)
 
 
 def test_a_damaged_entry_is_computed_again() -> None:
@@ -126,12 +146,30 @@ class _Summing:
     """Scores every site with a sum whose last digits depend on how many threads share it."""
 
     name: ClassVar[str] = "summing"
+    counts_bytes: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = frozenset()
     ensures: ClassVar[frozenset[str]] = frozenset()
 
     def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
         values = torch.linspace(0, 1, 5_000_001).square().sin()
         return plan.replace(sites=tuple(entry.replace(score=float(values.sum())) for entry in plan.sites))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Silent:
+    """A pass that does not say that it counts bytes."""
+
+    step: Pass
+    counts_bytes: ClassVar[bool] = False
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    def run(self, context: PassContext, plan: QuantPlan) -> QuantPlan:
+        return self.step.run(context, plan)
 
 
 def test_a_result_does_not_depend_on_the_number_of_threads(threads: None) -> None:
