@@ -14,7 +14,9 @@ import torch
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
 from bitvox.compiler.frontend.threads import single_threaded
+from bitvox.compiler.passes import recall
 from bitvox.compiler.passes.drift import HELD, input_sizes
+from bitvox.compiler.passes.input_moments import FRAMES
 from bitvox.compiler.passes.measure_costs import MEASURED
 from bitvox.effort import Measurement
 from bitvox.memory import memory
@@ -23,12 +25,18 @@ from bitvox.voice import Voice
 
 _PROBE_SECONDS, _MATRIX = 3.0, 1024
 
-# Products of a row with H while it is rounded, for each pass of GPTQ and of descent and to see what it lost;
-# a step of their loops takes as long as so many multiplications.
-_PRODUCTS, _LOOP = 16, 6_000
+# Products of a row with H while it is rounded, for GPTQ, for each sweep and to see what it lost; everything
+# else that is done with a weight takes as long as so many multiplications.
+_PRODUCTS, _WEIGHT = 10, 12_000
 
-# Of K^3 multiplications: what factors and inverts H. And matrices of its size that are held at once.
-_CUBES, _MATRICES = 1.5, 8
+# Of K^3 multiplications: what factors H. And matrices of its size that are held at once.
+_CUBES, _MATRICES = 0.8, 11
+
+# Of a product of all inputs of a frame with each other: what H takes, which is symmetric.
+_SYMMETRIC = 0.6
+
+# Of a pass over an excerpt: what is left where it starts at the site that changed.
+_CHANGED = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,14 @@ class Trial:
         forward: Seconds of one thread to run the model over it.
         speed: Multiplications a second of one thread.
         frames: Of it that each share group reads.
-        widest: Bytes of the largest input of a site.
+        widest: Bytes of the largest input of a site; `read`: of one for each share group together.
     """
 
     forward: float
     speed: float
     frames: dict[str, float]
     widest: float
+    read: float
 
 
 def estimate(voice: Voice, how: Measurement, trial: Trial, threads: int) -> Estimate:
@@ -67,27 +76,30 @@ def estimate(voice: Voice, how: Measurement, trial: Trial, threads: int) -> Esti
     model, groups = voice.model, list(voice.model.share_groups())
     audio = sum(samples.size for samples in voice.samples) / model.processor.sampling_rate
     heard = 3 * audio + _passes(how) * len(groups) * min(audio, how.seconds)
-    products = sum(_products(group[0]) * trial.frames[group[0].share_group] for group in groups)
-    counted = products * 3 * audio
+    # H while widths are measured, and again on the walk beside what has drifted.
+    products = sum(_products(group[0], trial.frames[group[0].share_group] * audio) for group in groups)
+    counted = (2 * _SYMMETRIC + 1) * products
     for group in groups:
-        counted += _rounding(group, len(MEASURED), how.sample) + 2 * _rounding(group, 1, None)
+        counted += _rounding(group, len(MEASURED), how.sample) + _rounding(group, 1, None)
     seconds = (heard * trial.forward + counted / trial.speed) / threads
-    return Estimate(seconds, _memory(model, groups, trial, audio))
+    return Estimate(seconds, _memory(model, groups, trial, audio, how))
 
 
-def _passes(how: Measurement) -> int:
+def _passes(how: Measurement) -> float:
     """Over the excerpts, for each share group."""
     if how.cost == "divergence":
-        return len(MEASURED) + 2 * how.rounds
-    return 1 if how.cost == "noise" else 0
+        return _CHANGED * len(MEASURED) + 2 * how.rounds
+    return _CHANGED if how.cost == "noise" else 0
 
 
-def _products(site: Site) -> float:
-    """Multiplications for a frame's share of H."""
+def _products(site: Site, frames: float) -> float:
+    """Multiplications of the inputs of all frames that count with each other."""
     inputs = site.weights // site.channels
-    if site.conv is None or site.conv.stride > 1:
-        return float(inputs**2)
-    return float(site.conv.groups * inputs**2 / site.shape[2])
+    if site.conv is None:
+        return frames * inputs**2
+    if site.conv.stride > 1:
+        return min(frames, FRAMES) * site.conv.groups * inputs**2
+    return frames * site.conv.groups * inputs**2 / site.shape[2]
 
 
 def _rounding(group: Sequence[Site], widths: int, sample: int | None) -> float:
@@ -99,7 +111,7 @@ def _rounding(group: Sequence[Site], widths: int, sample: int | None) -> float:
         parts, rows = min(parts, -(-sample * parts // rows)), min(rows, sample)
     elif sample is not None:
         rows = min(rows, sample * len(group))
-    return parts * _CUBES * inputs**3 + widths * rows * inputs * (_PRODUCTS * inputs + _LOOP)
+    return parts * _CUBES * inputs**3 + widths * rows * inputs * (_PRODUCTS * inputs + _WEIGHT)
 
 
 def try_out(voice: Voice) -> Trial:
@@ -116,8 +128,8 @@ def try_out(voice: Voice) -> Trial:
         product = _computing(lambda: matrix @ matrix)
     seconds = clip.size / rate
     frames = {site.share_group: size / _inputs_a_frame(site) / seconds for site, size in sizes}
-    widest = 4 * max(size for _, size in sizes) / seconds
-    return Trial(forward / seconds, _MATRIX**3 / product, frames, widest)
+    read = [4 * size / seconds for _, size in sizes]
+    return Trial(forward / seconds, _MATRIX**3 / product, frames, max(read), sum(read))
 
 
 def _inputs_a_frame(site: Site) -> int:
@@ -134,13 +146,16 @@ def _computing(work: Callable[[], object]) -> float:
     return min(taken)
 
 
-def _memory(model: SpeechModel, groups: Sequence[Sequence[Site]], trial: Trial, audio: float) -> int:
+def _memory(
+    model: SpeechModel, groups: Sequence[Sequence[Site]], trial: Trial, audio: float, how: Measurement
+) -> int:
     """Peak of the process: while widths are measured, or while all clips walk through the model."""
     weights = 4 * sum(parameter.numel() for parameter in model.module.parameters())
     sums = sum(4 * group[0].weights // group[0].channels * _lag_inputs(group[0]) for group in groups)
     largest = max(4 * (group[0].weights // group[0].channels) ** 2 for group in groups)
     codes = len(MEASURED) * weights / 4
-    measuring = sums + codes + weights + _MATRICES * largest
+    kept = min(min(audio, how.seconds) * trial.read, recall.HELD)
+    measuring = codes + weights + max(sums + _MATRICES * largest, kept)
     walking = 2 * min(audio * trial.widest, HELD) + 2 * weights + _MATRICES * largest
     return int((memory("VmRSS") or 0) + max(measuring, walking))
 

@@ -31,9 +31,9 @@ from bitvox.compiler.passes.products import (
 )
 from bitvox.errors import InputError
 
-# Frames of a strided convolution that count, over all clips: neighbours overlap and say little more, and the
-# first convolutions see thousands of frames a second.
-_FRAMES = 32_768
+FRAMES = 32_768
+"""Frames of a strided convolution that count, over all clips: neighbours overlap and say little more, and the
+first convolutions see thousands of frames a second."""
 
 
 class InputMoments:
@@ -44,7 +44,7 @@ class InputMoments:
     """
 
     def __init__(self, site: Site, clips: int) -> None:
-        self._most_frames = max(1, _FRAMES // max(clips, 1))
+        self._most_frames = max(1, FRAMES // max(clips, 1))
         self._site = site
         self.groups = 1 if site.conv is None else site.conv.groups
         self.inputs = site.weights // site.channels
@@ -98,7 +98,7 @@ class DriftMoments:
     """How an input's drift d from another input x goes with it: E[d x^T], per group of channels."""
 
     def __init__(self, site: Site, clips: int) -> None:
-        self._site, self._most_frames = site, max(1, _FRAMES // max(clips, 1))
+        self._site, self._most_frames = site, max(1, FRAMES // max(clips, 1))
         self._forward = sums_of(site)
         # Of a convolution that slides, what is behind another tap is not what is ahead of it.
         self._backward = sums_of(site) if slides(site) else self._forward
