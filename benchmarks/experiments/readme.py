@@ -55,8 +55,10 @@ def blocks(results: Path) -> dict[str, str]:
     if (results / "decoder_step.json").exists():
         found["decoder"] = _decoder(read_document(results / "decoder_step.json", StepDocument))
     parts = []
-    if (results / "head_to_head_test.json").exists():
-        parts.append(_head_to_head(read_document(results / "head_to_head_test.json", HeadDocument)))
+    for name in ("head-to-head-minutes", "head-to-head"):
+        path = results / f"{name.replace('-', '_')}_test.json"
+        if path.exists():
+            parts.append(_head_to_head(name, read_document(path, HeadDocument)))
     if (results / "runtimes.json").exists():
         parts.append(_runtimes(read_document(results / "runtimes.json", RuntimesDocument)))
     if (results / "full_size.json").exists():
@@ -150,10 +152,10 @@ def _decoder(document: StepDocument) -> str:
     )
 
 
-def _head_to_head(document: HeadDocument) -> str:
+def _head_to_head(name: str, document: HeadDocument) -> str:
     found = document.provenance.data
     return (
-        f"`reference-ctc` at equal bytes (`bitvox reproduce head-to-head`), judged on {AN4} {found[AN4]}, "
+        f"`reference-ctc` at equal bytes (`bitvox reproduce {name} --split test`), judged on {AN4} {found[AN4]}, "
         f"calibrated on {found['calibration']}; points of WER with 95 % intervals over speakers and draws; "
         "myQASR's order and calibration are those that do best on these very recordings:\n\n"
         f"{comparisons(document.summary)}"
