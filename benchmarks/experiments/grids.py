@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bitvox.compiler.passes.elimination import Elimination
 from bitvox.compiler.passes.quantizer import stored_steps
-from bitvox.compiler.passes.rows import damped
 
 Grid = Tensor
 """Levels in steps, rising [2^bits]."""
@@ -51,8 +50,7 @@ def round_on(wanted: Tensor, hessian: Tensor, grid: Grid, group: int | None, swe
         sweeps: Of coordinate descent.
     """
     size = wanted.shape[1] if group is None else min(group, wanted.shape[1])
-    smooth = damped(hessian)
-    elimination = Elimination.of(smooth)
+    elimination = Elimination.of(hessian)
     steps = torch.cat(
         [
             _clipped(part, importance, grid).expand(part.shape)
@@ -67,7 +65,7 @@ def round_on(wanted: Tensor, hessian: Tensor, grid: Grid, group: int | None, swe
         tried = stored_steps(multiple * steps)
         best.offer(tried, _eliminate(wanted, tried, grid, elimination))
     for _ in range(sweeps):
-        best.offer(best.steps, _descend(wanted, best.steps, best.codes, grid, smooth))
+        best.offer(best.steps, _descend(wanted, best.steps, best.codes, grid, elimination.damped))
         best.offer(_refit(wanted, best.codes, hessian, size), best.codes)
     return best.codes * best.steps
 

@@ -42,7 +42,7 @@ from bitvox.compiler.passes.gptq import STRENGTH, round_rows
 from bitvox.compiler.passes.group_roundings import put_weights
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.quantizer import quantise_module
-from bitvox.compiler.passes.rows import Rows, damped
+from bitvox.compiler.passes.rows import Rows
 from bitvox.planning import allocated_plan, byte_costs
 from bitvox.progress import Progress, no_progress
 from bitvox.request import CompileRequest
@@ -83,7 +83,7 @@ class Lever:
 
 def _as_compiled(wanted: Tensor, hessian: Tensor, bits: int) -> Tensor:
     rows = Rows(wanted, torch.full((len(wanted),), float(bits)))
-    found = round_rows(rows, hessian, Elimination.of(damped(hessian)))
+    found = round_rows(rows, hessian, Elimination.of(hessian))
     return found.codes * found.steps[:, None]
 
 
@@ -197,7 +197,7 @@ def _stored(weight: Tensor, moments: InputMoments, drift: DriftMoments, lever: L
     found = []
     for number, part in enumerate(parts):
         hessian = moments.hessian(number)
-        missing = Elimination.of(damped(hessian)).divide(part @ drift.matrix(number))
+        missing = Elimination.of(hessian).divide(part @ drift.matrix(number))
         found.append(lever.rounded(part + lever.strength * missing, hessian, bits))
     return torch.stack(found).reshape(weight.shape)
 

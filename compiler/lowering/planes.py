@@ -83,8 +83,11 @@ def _pack_plane(values: Codes, width: int) -> npt.NDArray[np.uint8]:
     per_byte = 8 // width
     padded = np.zeros(-(-values.size // per_byte) * per_byte, dtype=np.uint8)
     padded[: values.size] = values
-    slots = padded.reshape(-1, per_byte) << (np.arange(per_byte, dtype=np.uint8) * width)
-    return np.bitwise_or.reduce(slots, axis=1).astype(np.uint8)
+    slots = padded.reshape(-1, per_byte).T
+    packed = slots[0].copy()
+    for position in range(1, per_byte):
+        packed |= slots[position] << np.uint8(position * width)
+    return packed
 
 
 def _unpack_plane(plane: npt.NDArray[np.uint8], width: int, count: int) -> Codes:

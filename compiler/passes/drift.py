@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
 from bitvox.compiler.passes.base import PassContext
-from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
+from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments, frames
 from bitvox.compiler.passes.lockstep import Lockstep, in_lockstep
 from bitvox.compiler.passes.products import add_up
 from bitvox.errors import InputError
@@ -72,9 +72,10 @@ class Walk:
 
     def _measured(self, site: Site, passes: range) -> tuple[InputMoments, DriftMoments]:
         wanted, found = (walk.advance(site, passes) for walk in (self._full, self._changed))
-        moments, drift = InputMoments(site, len(found)), DriftMoments(site, len(found))
-        for values, right in zip(found, wanted, strict=True):
-            add_up([*moments.parts(values), *drift.parts(right - values, values)], self._context.threads)
+        moments, drift, threads = InputMoments(site), DriftMoments(site), self._context.threads
+        for pair in zip(found, wanted, strict=True):
+            seen, right = frames(site, pair, len(found), threads)
+            add_up([*moments.parts(seen), *drift.parts(right - seen, seen)], threads)
         return moments, drift
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bitvox.compiler.passes import _rounding  # type: ignore[attr-defined]
-from bitvox.compiler.passes.rows import Rows
+from bitvox.compiler.passes.rows import Rows, damped
 
 BLOCK = 128
 """Inputs that are rounded before what they lost is charged to all others at once."""
@@ -22,33 +22,36 @@ BLOCK = 128
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
-    """A damped H, factored: computed once for all rows and steps that are tried.
+    """H, damped and factored: computed once for all rows and steps that are tried.
 
     Attributes:
+        damped: H with its ridge [..., K, K].
         order: Inputs in rising order of their power [..., K].
-        factor: Upper Cholesky factor of H in that order [..., K, K].
+        factor: Upper Cholesky factor of it in that order [..., K, K].
     """
 
+    damped: Tensor
     order: Tensor
     factor: Tensor
 
     @classmethod
     def of(cls, hessian: Tensor) -> Elimination:
-        """From a damped H [..., K, K]."""
-        order = hessian.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, stable=True)
-        ordered = columns(columns(hessian, order).mT, order)
-        return cls(order, torch.linalg.cholesky(ordered).mT)  # which lies in memory row by row
+        """From H [..., K, K]."""
+        smooth = damped(hessian)
+        order = smooth.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, stable=True)
+        ordered = columns(columns(smooth, order).mT, order)
+        return cls(smooth, order, torch.linalg.cholesky(ordered).mT)  # which lies in memory row by row
 
     def divide(self, values: Tensor) -> Tensor:
-        """values H^-1, [..., rows, K]."""
+        """values times the inverse of the damped H, [..., rows, K]."""
         ordered = columns(values, self.order).mT
         return columns(torch.cholesky_solve(ordered, self.factor, upper=True).mT, self.order.argsort(dim=-1))
 
 
 def columns(values: Tensor, order: Tensor) -> Tensor:
     """Values [..., rows, K] with their columns in the order [..., K]; a copy."""
-    if order.ndim == 1:
-        return values.index_select(-1, order)
+    if order.numel() == order.shape[-1]:  # several times as fast
+        return values.index_select(-1, order.flatten())
     return values.gather(-1, order[..., None, :].expand_as(values))
 
 

@@ -21,7 +21,7 @@ from bitvox.compiler.passes.elimination import BLOCK, Elimination, batched, roun
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.plan import Rounding
 from bitvox.compiler.passes.quantizer import stored_steps
-from bitvox.compiler.passes.rows import Rows, clipped_steps, damped, errors, ridge, widest_steps
+from bitvox.compiler.passes.rows import Rows, clipped_steps, errors, ridge, widest_steps
 
 _ROWS = 1024
 _SWEEPS = 2
@@ -51,7 +51,7 @@ def compensated(weights: Tensor, drift: Tensor, elimination: Elimination) -> Ten
     Args:
         weights: W.
         drift: E[(x - x') x'^T] [groups, K, K].
-        elimination: Of the damped H.
+        elimination: Of H.
     """
     return weights + STRENGTH * elimination.divide(weights @ drift)
 
@@ -97,14 +97,13 @@ def round_rows(
     """The rows by GPTQ from the clipped steps and some others, then sweeps of `descend`.
 
     Each row keeps the best that it met, so that none ever costs more than it does rounded to nearest, nor
-    than the `originals` of compensated rows do. `elimination` is of the damped H.
+    than the `originals` of compensated rows do.
     """
-    smooth = damped(hessian)
 
     def part(numbers: Tensor) -> RoundedRows:
         some = rows.some(numbers)
         others = () if originals is None else (Rows(originals[..., numbers, :], some.bits),)
-        return _best_found(some, hessian, smooth, elimination, others)
+        return _best_found(some, hessian, elimination, others)
 
     parts = side_by_side(part, torch.arange(len(rows.bits)).split(_ROWS), threads)
     return RoundedRows(
@@ -114,9 +113,7 @@ def round_rows(
     )
 
 
-def _best_found(
-    rows: Rows, hessian: Tensor, smooth: Tensor, elimination: Elimination, others: Sequence[Rows]
-) -> RoundedRows:
+def _best_found(rows: Rows, hessian: Tensor, elimination: Elimination, others: Sequence[Rows]) -> RoundedRows:
     best = Best(rows, hessian, *_nearest(rows))
     for other in others:
         best.offer(*_nearest(other))
@@ -130,7 +127,7 @@ def _best_found(
             tried = stored_steps(multiple * steps[..., coarse])
             best.offer(tried, round_gptq(part, tried, elimination), coarse)
     for _ in range(_SWEEPS):
-        best.descend(smooth)
+        best.descend(elimination.damped)
         best.refit()
     return RoundedRows(best.steps, best.codes, best.errors)
 
@@ -259,7 +256,7 @@ def round_group(
         rows = Rows(originals.repeat(1, len(widths), 1), bits)
         if rounding == "nearest":
             return round_nearest(rows, hessian)
-        elimination = Elimination.of(damped(hessian))
+        elimination = Elimination.of(hessian)
         if moved is None:
             return round_rows(rows, hessian, elimination, None, within)
         wanted = compensated(originals, torch.stack(moved), elimination).repeat(1, len(widths), 1)

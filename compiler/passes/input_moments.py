@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from bitvox.compiler.frontend.model import Site
+from bitvox.compiler.frontend.threads import side_by_side
 from bitvox.compiler.passes.base import ByteStore, PassContext, clips_digest
 from bitvox.compiler.passes.lockstep import in_lockstep
 from bitvox.compiler.passes.products import (
@@ -36,6 +37,16 @@ FRAMES = 32_768
 first convolutions see thousands of frames a second."""
 
 
+def frames(site: Site, values: Sequence[Tensor], clips: int, threads: int) -> list[Tensor]:
+    """What a site reads of its inputs in some of so many clips, `products.frames_of` each."""
+
+    @torch.inference_mode()
+    def of(one: Tensor) -> Tensor:
+        return frames_of(site, one, max(1, FRAMES // clips))
+
+    return side_by_side(of, values, threads)
+
+
 class InputMoments:
     """H of one input, [groups, K, K]: one for all sites of a share group, which read the same.
 
@@ -43,8 +54,7 @@ class InputMoments:
     taps.
     """
 
-    def __init__(self, site: Site, clips: int) -> None:
-        self._most_frames = max(1, FRAMES // max(clips, 1))
+    def __init__(self, site: Site) -> None:
         self._site = site
         self.groups = 1 if site.conv is None else site.conv.groups
         self.inputs = site.weights // site.channels
@@ -56,9 +66,8 @@ class InputMoments:
         """Whether every input was."""
         return bool(torch.isfinite(self._sum).all())
 
-    def parts(self, values: Tensor) -> list[Part]:
-        """What takes in the site's input for one clip: [1, ..., K] of a linear, [1, C, T] of a conv1d."""
-        seen = frames_of(self._site, values, self._most_frames)
+    def parts(self, seen: Tensor) -> list[Part]:
+        """What takes in what the site reads of one clip, `frames` of it."""
         self._frames += count_of(self._site, seen)
         return parts_of(self._site, self._sum, seen, seen)
 
@@ -71,7 +80,7 @@ class InputMoments:
 
     def mixed(self, generic: InputMoments, share: float) -> InputMoments:
         """(1 - share) H of the other + share H of this one, of the same site."""
-        found = InputMoments(self._site, 1)
+        found = InputMoments(self._site)
         found._sum = (1 - share) * generic.mean() + share * self.mean()
         found._frames = 1
         return found
@@ -83,7 +92,7 @@ class InputMoments:
     @classmethod
     def of_mean(cls, site: Site, mean: Tensor) -> InputMoments:
         """The moments of a site whose `mean` was kept."""
-        found = cls(site, 1)
+        found = cls(site)
         found._sum, found._frames = mean, 1
         return found
 
@@ -97,23 +106,22 @@ class InputMoments:
 class DriftMoments:
     """How an input's drift d from another input x goes with it: E[d x^T], per group of channels."""
 
-    def __init__(self, site: Site, clips: int) -> None:
-        self._site, self._most_frames = site, max(1, FRAMES // max(clips, 1))
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._forward = sums_of(site)
         # Of a convolution that slides, what is behind another tap is not what is ahead of it.
         self._backward = sums_of(site) if slides(site) else self._forward
         self._frames = 0
 
-    def parts(self, drift: Tensor, values: Tensor) -> list[Part]:
-        """What takes in one clip, both shaped as `InputMoments.parts` takes inputs."""
-        lost, seen = (frames_of(self._site, one, self._most_frames) for one in (drift, values))
+    def parts(self, lost: Tensor, seen: Tensor) -> list[Part]:
+        """What takes in one clip, `frames` of it: how they drifted, and what they are."""
         self._frames += count_of(self._site, seen)
         found = parts_of(self._site, self._forward, lost, seen)
         return found + parts_of(self._site, self._backward, seen, lost) if slides(self._site) else found
 
     def mixed(self, generic: DriftMoments, share: float) -> DriftMoments:
         """(1 - share) of the other + share of this one, of the same site."""
-        found = DriftMoments(self._site, 1)
+        found = DriftMoments(self._site)
         pairs = ((one._forward / one._frames, one._backward / one._frames) for one in (generic, self))
         theirs, ours = pairs
         found._forward = (1 - share) * theirs[0] + share * ours[0]
@@ -178,14 +186,15 @@ def _seen(context: PassContext, groups: Sequence[tuple[Site, ...]], stage: str) 
     if not context.clips:
         raise InputError("audio: no clip to calibrate with; give at least one")
     firsts = [group[0] for group in groups]
-    found = {site.share_group: InputMoments(site, len(context.clips)) for site in firsts}
+    found = {site.share_group: InputMoments(site) for site in firsts}
     for number in range(0, len(context.clips), context.threads):
         clips = context.clips[number : number + context.threads]
         inputs = [context.model.inputs(samples) for samples in clips]
         with in_lockstep(context.model.module, firsts, inputs, context.threads) as passes:
             for site in firsts:
-                for values in passes.advance(site, range(len(inputs))):
-                    add_up(found[site.share_group].parts(values), context.threads)
+                values = passes.advance(site, range(len(inputs)))
+                for seen in frames(site, values, len(context.clips), context.threads):
+                    add_up(found[site.share_group].parts(seen), context.threads)
         context.progress(stage, number + len(clips), len(context.clips))
     for site in firsts:
         if not found[site.share_group].finite:

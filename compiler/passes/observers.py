@@ -98,7 +98,7 @@ def columns(site: Site, values: Tensor, positions: Tensor) -> Tensor:
     if site.conv is None:
         return values.reshape(-1, 1, values.shape[-1])[positions]
     conv, kernel = site.conv, site.shape[2]
-    padded = functional.pad(values[0], (conv.padding, conv.padding))
+    padded = functional.pad(values[0], (conv.padding, conv.padding)) if conv.padding else values[0]
     taps = positions[:, None] * conv.stride + torch.arange(kernel) * conv.dilation
     patches = padded[:, taps].permute(1, 0, 2)
     return patches.reshape(len(positions), conv.groups, -1)

@@ -34,7 +34,7 @@ def _problem(seed: int, rows: int, inputs: int, bits: int) -> tuple[Rows, torch.
 
 
 def _rounded(rows: Rows, hessian: torch.Tensor) -> RoundedRows:
-    return round_rows(rows, hessian, Elimination.of(damped(hessian)))
+    return round_rows(rows, hessian, Elimination.of(hessian))
 
 
 def _slope(rows: Rows, steps: torch.Tensor, codes: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
@@ -173,7 +173,7 @@ def test_compensated_rows_never_cost_more_than_the_originals_rounded(
     seed: int, inputs: int, bits: int
 ) -> None:
     problem, hessian, drift = _drifted(seed, 24, inputs, bits)
-    elimination = Elimination.of(damped(hessian))
+    elimination = Elimination.of(hessian)
     wanted = Rows(compensated(problem.weights, drift, elimination), problem.bits)
     found = round_rows(wanted, hessian, elimination, problem.weights)
     ours = errors(wanted, found.steps, found.codes, hessian)
@@ -185,7 +185,7 @@ def test_compensated_rows_never_cost_more_than_the_originals_rounded(
 
 def test_compensation_is_least_squares_and_nothing_where_nothing_drifted() -> None:
     problem, hessian, drift = _drifted(4, 6, 30, 4)
-    elimination = Elimination.of(damped(hessian))
+    elimination = Elimination.of(hessian)
     found = compensated(problem.weights, drift, elimination)
     best = problem.weights + problem.weights @ drift @ torch.linalg.inv(damped(hessian))
     assert torch.allclose(found, problem.weights + STRENGTH * (best - problem.weights), atol=1e-3)

@@ -4,6 +4,7 @@ import torch
 from bitvox.compiler.frontend.model import ConvGeometry, Site
 from bitvox.compiler.passes.base import PassContext
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments, gather_moments
+from bitvox.compiler.passes.input_moments import frames as read
 from bitvox.compiler.passes.observers import columns
 from bitvox.compiler.passes.products import add_up
 from bitvox.errors import InputError
@@ -22,16 +23,16 @@ def _by_definition(site: Site, clips: list[torch.Tensor], frames: list[int]) -> 
 def test_a_linear_and_a_strided_convolution_sum_over_every_frame_of_every_clip() -> None:
     torch.manual_seed(0)
     clips, frames = [torch.randn(1, 7, 12), torch.randn(1, 20, 12)], [7, 20]
-    moments = InputMoments(LINEAR, clips=2)
-    for clip in clips:
-        add_up(moments.parts(clip), 1)
+    moments = InputMoments(LINEAR)
+    for seen in read(LINEAR, clips, 2, 1):
+        add_up(moments.parts(seen), 1)
     wanted = _by_definition(LINEAR, clips, frames)
     assert torch.allclose(moments.hessian(0), wanted[0], atol=1e-5)
 
     waves = [torch.randn(1, 4, 11), torch.randn(1, 4, 30)]
-    moments = InputMoments(STRIDED, clips=2)
-    for wave in waves:
-        add_up(moments.parts(wave), 2)
+    moments = InputMoments(STRIDED)
+    for seen in read(STRIDED, waves, 2, 2):
+        add_up(moments.parts(seen), 2)
     wanted = _by_definition(STRIDED, waves, [6, 15])
     assert torch.allclose(moments.hessian(0), wanted[0], atol=1e-5)
 
@@ -39,8 +40,8 @@ def test_a_linear_and_a_strided_convolution_sum_over_every_frame_of_every_clip()
 def test_a_sliding_convolution_keeps_lags_and_misses_only_the_ends_of_a_clip() -> None:
     torch.manual_seed(1)
     wave = torch.nn.functional.conv1d(torch.randn(8, 1, 3004), torch.ones(1, 1, 5))[:, 0][None] + 0.3
-    moments = InputMoments(GROUPED, clips=1)
-    add_up(moments.parts(wave), 2)
+    moments = InputMoments(GROUPED)
+    add_up(moments.parts(read(GROUPED, [wave], 1, 1)[0]), 2)
     wanted = _by_definition(GROUPED, [wave], [3000])
     for group in range(4):
         found = moments.hessian(group)
@@ -60,8 +61,8 @@ def test_drift_is_the_mean_product_of_what_was_lost_and_what_is_read(
     torch.manual_seed(2)
     values = torch.randn(shape)
     lost = 0.3 * values.roll(1, dims=-1) + 0.1 * torch.randn(shape)
-    drift = DriftMoments(site, clips=1)
-    add_up(drift.parts(lost, values), 2)
+    drift = DriftMoments(site)
+    add_up(drift.parts(*read(site, [lost, values], 1, 2)), 2)
     ours, theirs = (columns(site, one, torch.arange(frames)) for one in (lost, values))
     wanted = torch.einsum("fgi,fgj->gij", ours, theirs) / frames
     for group in range(wanted.shape[0]):
