@@ -155,10 +155,10 @@ def _decoder(document: StepDocument) -> str:
 def _head_to_head(name: str, document: HeadDocument) -> str:
     found = document.provenance.data
     return (
-        f"`reference-ctc` at equal bytes (`bitvox reproduce {name} --split test`), judged on {AN4} {found[AN4]}, "
-        f"calibrated on {found['calibration']}; points of WER with 95 % intervals over speakers and draws; "
-        "myQASR's order and calibration are those that do best on these very recordings:\n\n"
-        f"{comparisons(document.summary)}"
+        f"`reference-ctc` at equal bytes (`bitvox reproduce {name} --split test`), judged on {AN4} "
+        f"{found[AN4]}, calibrated on {found['calibration']}; points of WER with 95 % intervals "
+        "over speakers and draws; myQASR's order and calibration are those that do best "
+        f"on these very recordings:\n\n{comparisons(document.summary)}"
     )
 
 
