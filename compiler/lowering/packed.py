@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from bitvox.compiler.frontend.model import Site, SpeechModel
+from bitvox.compiler.frontend.threads import side_by_side, single_threaded
 from bitvox.compiler.lowering.planes import pack_planes, plane_sizes, unpack_planes
 from bitvox.compiler.passes.plan import Granularity, QuantPlan, SitePlan
 from bitvox.compiler.passes.quantizer import RoundedSite, weight_codes
@@ -147,9 +148,10 @@ def full_precision(model: SpeechModel) -> PackedModel:
 def _store_sites(
     model: SpeechModel, store: Callable[[Site, FloatArray, FloatArray | None], PackedSite]
 ) -> tuple[PackedSite, ...]:
-    stored = []
-    for site in model.sites:
+    def stored(site: Site) -> PackedSite:
         module = model.site_module(site)
         bias = None if module.bias is None else module.bias.detach().numpy().copy()
-        stored.append(store(site, module.weight.detach().numpy(), bias))
-    return tuple(stored)
+        return store(site, module.weight.detach().numpy(), bias)
+
+    with single_threaded() as threads:
+        return tuple(side_by_side(stored, model.sites, threads))
