@@ -90,7 +90,7 @@ def read_voice(request: CompileRequest, store: FileStore, progress: Progress) ->
     calibration, judging = split_clips(clips, request.clips, seconds)
     generic = first_seconds(_generic(request, processor, clips), seconds)
     writer = exporter(request.target)
-    skeleton = _skeleton(request.target, writer, model, store)
+    skeleton = _skeleton(request, writer, model, store)
     progress("load", 3, 3)
     return Voice(model, tuple(calibration), tuple(judging), writer, skeleton, tuple(generic))
 
@@ -107,11 +107,12 @@ def _generic(request: CompileRequest, processor: Processor, own: Sequence[Clip])
     return tuple(sorted(kept, key=lambda clip: clip.digest))
 
 
-def _skeleton(target: str, writer: Exporter, model: SpeechModel, store: FileStore) -> bytes:
-    code = code_version(*writer.PACKAGES)
-    key = hashlib.sha256(f"skeleton {target} {code} {model.fingerprint}".encode()).hexdigest()
+def _skeleton(request: CompileRequest, writer: Exporter, model: SpeechModel, store: FileStore) -> bytes:
+    kernels, code = request.chosen_kernels, code_version(*writer.PACKAGES)
+    kind = f"{request.target} {kernels}" if writer.SKELETON_BY_KERNELS else request.target
+    key = hashlib.sha256(f"skeleton {kind} {code} {model.fingerprint}".encode()).hexdigest()
     kept = store.get_bytes(key)
     if kept is None:
-        kept = writer.build_skeleton(model)
+        kept = writer.build_skeleton(model, kernels)
         store.put_bytes(key, kept)
     return kept

@@ -71,12 +71,18 @@ class Exporter(Protocol):
     PACKAGES: tuple[str, ...]
     """Packages whose versions decide what a skeleton holds."""
 
+    SKELETON_BY_KERNELS: bool
+    """Whether kernels decide it too."""
+
     def length_seconds(self, model: SpeechModel) -> tuple[int, ...]:
         """Longest clips that methods of a file take in one piece; none where one method takes any clip."""
         ...
 
-    def build_skeleton(self, model: SpeechModel) -> bytes:
-        """The traced model without its sites' weights: made once for a model and kept between runs."""
+    def build_skeleton(self, model: SpeechModel, kernels: Kernels) -> bytes:
+        """The traced model without its sites' weights: made once for a model and kept between runs.
+
+        One that was made for other kernels serves too, where more is done anew.
+        """
         ...
 
     def byte_costs(

@@ -22,13 +22,14 @@ class TinyDecoder:
 
     Attributes:
         reference: Its class in transformers.
-        write: Writes a checkpoint into a folder, in the hub's layout.
+        write: Writes a checkpoint into a folder, in the hub's layout; takes a `width` and how many `layers`
+            the decoder has.
         generate: (Module, processor, samples, options) -> tokens that transformers writes.
         sites: How many the encoder, the keys and values of its hidden states, and the step have.
     """
 
     reference: Any
-    write: Callable[[Path], Path]
+    write: Callable[..., Path]
     generate: Callable[..., list[int]]
     sites: tuple[int, int, int]
 

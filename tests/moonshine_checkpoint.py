@@ -41,15 +41,15 @@ def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_checkpoint(folder: Path, width: int = 16, seed: int = 0, **changes: int) -> Path:
-    """Random weights in the hub's layout."""
+def write_checkpoint(folder: Path, width: int = 16, seed: int = 0, layers: int = 2, **changes: int) -> Path:
+    """Random weights in the hub's layout; `layers` are those of the decoder."""
     tokenizer = write_tokenizer(folder)
     config = MoonshineConfig(
         vocab_size=len(tokenizer) + 2,  # the head has more outputs than the tokenizer has tokens
         hidden_size=width,
         intermediate_size=2 * width,
         encoder_num_hidden_layers=1,
-        decoder_num_hidden_layers=2,
+        decoder_num_hidden_layers=layers,
         encoder_num_attention_heads=2,
         decoder_num_attention_heads=2,
         max_position_embeddings=48,

@@ -52,9 +52,12 @@ def write_tokenizer(folder: Path, languages: Sequence[str] = LANGUAGES) -> Whisp
 
 
 def write_checkpoint(
-    folder: Path, languages: Sequence[str] = LANGUAGES, seed: int = 0, width: int = 16
+    folder: Path, languages: Sequence[str] = LANGUAGES, seed: int = 0, width: int = 16, layers: int = 2
 ) -> Path:
-    """Random weights in the hub's layout; of several languages, or of one where none is named."""
+    """Random weights in the hub's layout; of several languages, or of one where none is named.
+
+    `layers` are those of the decoder.
+    """
     tokenizer = write_tokenizer(folder, languages)
     token = tokenizer.convert_tokens_to_ids
     special = [token(name) for name in special_tokens(languages)]
@@ -62,7 +65,7 @@ def write_checkpoint(
         vocab_size=len(tokenizer),
         num_mel_bins=16,
         encoder_layers=1,
-        decoder_layers=2,
+        decoder_layers=layers,
         encoder_attention_heads=2,
         decoder_attention_heads=2,
         encoder_ffn_dim=2 * width,

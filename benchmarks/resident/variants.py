@@ -161,7 +161,7 @@ class _Writer:
 
     def _skeleton(self, form: Form) -> bytes:
         if form.target not in self._skeletons:
-            self._skeletons[form.target] = exporter(form.target).build_skeleton(self._model)
+            self._skeletons[form.target] = exporter(form.target).build_skeleton(self._model, "packed")
         return self._skeletons[form.target]
 
     def _plan(self, form: Form) -> QuantPlan:

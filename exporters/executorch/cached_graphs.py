@@ -68,14 +68,16 @@ class CachedGraphs:
     def methods(
         self, traced: Mapping[str, torch.export.ExportedProgram], forms: Sequence[SiteForm], expose: bool
     ) -> tuple[dict[str, Method], dict[str, dict[int, Exposed]]]:
-        """What to lower, and what `expose` adds to the outputs of each method."""
+        """What to lower, and what `expose` adds to the outputs of each method; beams are held to the step."""
         methods, exposed = {}, {}
         for name in (ENCODER, CROSS):
             module, exposed[name] = write_forms(traced[name], forms, expose)
             methods[name] = Method(_Flat(module), self._example(name), (tuple(self._dims(name)),))
         step, values = write_forms(traced[STEP], forms, expose)
         _hand_out_new(step, self.caches)
-        methods[STEP], methods[BEAMS] = self._step(step, 1), self._step(step, _MOST_ROWS)
+        methods[STEP] = self._step(step, 1)
+        if not expose:
+            methods[BEAMS] = self._step(step, _MOST_ROWS)
         exposed[STEP] = {index: _moved(one, self.caches) for index, one in values.items()}
         return methods, exposed
 

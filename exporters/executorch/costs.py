@@ -19,20 +19,14 @@ class ExecutorchCosts:
     """Bytes of a bundle for the ExecuTorch target (a `ByteCosts`).
 
     A packed weight is a constant of the program, codes and scales of XNNPACK's own are data of the file, and
-    nothing else changes with them, so that their size is exact. `corrected` takes in the manifest, and what a
-    plan with other forms than the usual adds.
+    nothing else changes with them, so that their size is exact. `corrected` takes in the manifest, what a
+    plan with other forms than the usual adds, and all else of a program of stock kernels.
     """
 
     def __init__(self, model: SpeechModel, skeleton: bytes, kernels: Kernels) -> None:
         self._kernels: Kernels = kernels
-        forms = usual_forms(model)
-        waiting = {
-            index: PackedConstant(placeholder(index)) for index, form in enumerate(forms) if form.is_operator
-        }
-        program = shipped_program(skeleton, forms).filled(waiting)
-        placeholders = ALIGNMENT * len(waiting)
-        in_program = sum(self._float_bytes(form.site) for form in forms if form.weight is not None)
-        self.fixed = len(program.to_bytes()) - placeholders - in_program
+        # A program of XNNPACK's own layers holds its weights, so that none is there before a plan is.
+        self.fixed = 0 if kernels == "stock" else _around_weights(model, skeleton)
 
     def corrected(self, missed: int) -> ExecutorchCosts:
         """The same costs with `missed` more bytes for what no plan changes."""
@@ -44,18 +38,30 @@ class ExecutorchCosts:
         """Bytes of one site's weight; its bias and its instructions are the same for every decision."""
         if self._kernels == "stock":
             bits, activations = stored_form(site, bits, activations)
-        if bits is not None and activations == "float" and site.tied and self._kernels == "stock":
-            return aligned(site.weights) + aligned(4 * site.channels)
+            if site.tied and bits is not None:
+                return aligned(site.weights) + aligned(4 * site.channels)
         if bits is None or activations == "float":
-            return self._float_bytes(site)
+            return _float_bytes(site, self._kernels)
         if self._kernels == "packed":
             return aligned(resident_bytes(site, bits))
         row = site.weights // site.channels
         codes = site.channels * (-(-row // 2) if bits == 4 else row)
         return _segment(codes) + _segment(4 * site.channels)
 
-    def _float_bytes(self, site: Site) -> int:
-        return np.dtype(float_type(site, self._kernels)).itemsize * site.weights
+
+def _around_weights(model: SpeechModel, skeleton: bytes) -> int:
+    """Bytes of the usual program of bitvox's operators without the weights of its sites."""
+    forms = usual_forms(model)
+    waiting = {
+        index: PackedConstant(placeholder(index)) for index, form in enumerate(forms) if form.is_operator
+    }
+    program = shipped_program(skeleton, forms).filled(waiting)
+    in_float = sum(_float_bytes(form.site, "packed") for form in forms if form.weight is not None)
+    return len(program.to_bytes()) - ALIGNMENT * len(waiting) - in_float
+
+
+def _float_bytes(site: Site, kernels: Kernels) -> int:
+    return np.dtype(float_type(site, kernels)).itemsize * site.weights
 
 
 def _segment(size: int) -> int:

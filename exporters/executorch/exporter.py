@@ -21,11 +21,12 @@ from bitvox.exporters.executorch.costs import ExecutorchCosts
 from bitvox.exporters.executorch.framing import method_lengths
 from bitvox.exporters.executorch.lengths import LENGTH_SECONDS
 from bitvox.exporters.executorch.parity import measure_parity
-from bitvox.exporters.executorch.skeleton import build_skeleton, traced_skeleton
+from bitvox.exporters.executorch.skeleton import lowered_skeleton, traced_skeleton
 from bitvox.exporters.proof import ExportReport
 
 __all__ = [
     "PACKAGES",
+    "SKELETON_BY_KERNELS",
     "build_skeleton",
     "byte_costs",
     "export_full_precision",
@@ -38,11 +39,17 @@ __all__ = [
 ]
 
 PACKAGES = ("torch", "executorch", "torchao", "transformers")
+SKELETON_BY_KERNELS = True
 
 
 def length_seconds(model: SpeechModel) -> tuple[int, ...]:
     """Longest clips that the methods of a program take; none where all are read in windows of one length."""
     return LENGTH_SECONDS if len(model.graphs) == 1 and len(method_lengths(model)) > 1 else ()
+
+
+def build_skeleton(model: SpeechModel, kernels: Kernels) -> bytes:
+    """The trace, and what can be lowered before there is a plan: a program of stock kernels holds weights."""
+    return lowered_skeleton(model) if kernels == "packed" else traced_skeleton(model)
 
 
 def byte_costs(model: SpeechModel, skeleton: bytes, storage: Storage, kernels: Kernels) -> ExecutorchCosts:

@@ -1,7 +1,8 @@
 """What is made once for a model and kept between runs: its trace, and the programs lowered from it.
 
-A skeleton is a zip archive of the traced graphs without site weights and the lowered form of the plan that is
-usual. A plan with other forms, say with more sites at full precision, is lowered when it is met.
+A skeleton is a zip archive of the traced graphs without site weights and, for bitvox's kernels, the lowered
+form of the plan that is usual. A plan with other forms, say with more sites at full precision, is lowered
+when it is met.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class Compared:
     exposed: Mapping[str, Mapping[int, Exposed]]
 
 
-def build_skeleton(model: SpeechModel) -> bytes:
-    """The archive for a model."""
+def lowered_skeleton(model: SpeechModel) -> bytes:
+    """An archive with the programs of the usual forms; raises as `traced_skeleton` does."""
     bare, forms = traced_skeleton(model), usual_forms(model)
     key = _key(forms)
     lowered, recipe, _ = _lower(bare, forms, expose=False)
@@ -96,7 +97,7 @@ def build_skeleton(model: SpeechModel) -> bytes:
 
 
 def traced_skeleton(model: SpeechModel) -> bytes:
-    """An archive with nothing lowered in it, for a program that is written once.
+    """An archive with nothing lowered in it, for a program that is written once or holds its weights.
 
     Raises InputError for graphs that this target does not know, and as `framing` does.
     """
@@ -113,7 +114,9 @@ def traced_skeleton(model: SpeechModel) -> bytes:
         torch.export.save(programs[graph.name], traced)
         entries[f"{graph.name}{_TRACED}"] = traced.getvalue()
     recipe: Recipe = OneGraph.of(model, programs[MODEL]) if names == (MODEL,) else CachedGraphs.of(model)
-    return _archive({**entries, _RECIPE: json.dumps(recipe.document()).encode()})
+    skeleton = _archive({**entries, _RECIPE: json.dumps(recipe.document()).encode()})
+    _remembered(("traced", _hash(skeleton)), lambda: (programs, recipe))
+    return skeleton
 
 
 def usual_forms(model: SpeechModel) -> tuple[SiteForm, ...]:
@@ -190,6 +193,13 @@ def _lower(
     skeleton: bytes, forms: Sequence[SiteForm], expose: bool
 ) -> tuple[Lowered, Recipe, dict[str, dict[int, Exposed]]]:
     """The lowered graphs, what they are lowered by, and what `expose` adds to the outputs of each method."""
+    traced, recipe = _remembered(("traced", _hash(skeleton)), lambda: _read_traced(skeleton))
+    methods, exposed = recipe.methods(traced, forms, expose)
+    return lower(methods, recipe.numbers), recipe, exposed
+
+
+def _read_traced(skeleton: bytes) -> tuple[dict[str, torch.export.ExportedProgram], Recipe]:
+    """The traced graphs, and what is lowered of them."""
     entries = _read(skeleton)
     document = json.loads(entries[_RECIPE])
     recipe: Recipe = OneGraph(**document) if f"{MODEL}{_TRACED}" in entries else CachedGraphs(**document)
@@ -198,8 +208,7 @@ def _lower(
         for name, content in entries.items()
         if name.endswith(_TRACED)
     }
-    methods, exposed = recipe.methods(traced, forms, expose)
-    return lower(methods, recipe.numbers), recipe, exposed
+    return traced, recipe
 
 
 def _exposed_document(exposed: Mapping[str, Mapping[int, Exposed]]) -> bytes:

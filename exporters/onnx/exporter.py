@@ -9,19 +9,20 @@ from pathlib import Path
 
 from bitvox.compiler.frontend.model import FloatArray, Site, SpeechModel
 from bitvox.compiler.lowering.packed import PackedModel, full_precision
-from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.passes.plan import Kernels, QuantPlan
 from bitvox.errors import RequestError
+from bitvox.exporters.onnx import skeleton
 from bitvox.exporters.onnx.audit import check_kernels, kernels_reached
 from bitvox.exporters.onnx.build import WrittenModel, write_model
 from bitvox.exporters.onnx.costs import OnnxCosts as byte_costs
 from bitvox.exporters.onnx.parity import measure_parity
-from bitvox.exporters.onnx.skeleton import build_skeleton
 from bitvox.exporters.onnx.standard import settle
 from bitvox.exporters.proof import ExportReport
 from bitvox.runtime_kernels import isa
 
 __all__ = [
     "PACKAGES",
+    "SKELETON_BY_KERNELS",
     "build_skeleton",
     "byte_costs",
     "export_full_precision",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 PACKAGES = ("torch", "onnxscript", "transformers")
+SKELETON_BY_KERNELS = False
 
 
 def length_seconds(model: SpeechModel) -> tuple[int, ...]:
@@ -41,6 +43,11 @@ def length_seconds(model: SpeechModel) -> tuple[int, ...]:
 
 
 size_model = write_model
+
+
+def build_skeleton(model: SpeechModel, kernels: Kernels) -> bytes:
+    """The traced graphs as ONNX, the same for all kernels."""
+    return skeleton.build_skeleton(model)
 
 
 def prove(
@@ -69,7 +76,7 @@ def prove(
 def export_full_precision(model: SpeechModel, folder: Path) -> Path:
     """Write the float32 model that bundles are compared with; returns its first file."""
     folder.mkdir(parents=True, exist_ok=True)
-    return write_model(build_skeleton(model), full_precision(model), folder).files[0]
+    return write_model(skeleton.build_skeleton(model), full_precision(model), folder).files[0]
 
 
 def longest_kernel(site: Site, plan: QuantPlan) -> str:

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from whisper_checkpoint import write_checkpoint
 
 from bitvox.cli import app
-from bitvox.runtime_kernels.adapters.executorch.library import library_path
 from support import run
 
 
@@ -79,29 +78,3 @@ def test_an_encoder_decoder_goes_the_whole_road(tmp_path: Path, voice: Path) -> 
     refused = CliRunner().invoke(app, [str(word) for word in (*judging[:4], "--language", "klingon")])
     assert "language 'klingon': this model knows de, en, zh" in str(refused.exception)
     assert run("bench", bundle, "--seconds", "0.5", "--checkpoint", checkpoint)["time_ratio"]["median"] > 0
-
-
-def test_an_encoder_decoder_goes_the_road_to_executorch(tmp_path: Path, voice: Path) -> None:
-    pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
-    if not library_path().is_file():
-        pytest.skip(f"{library_path()} is not built (make setup)")
-    checkpoint, bundle = write_checkpoint(tmp_path / "checkpoint", width=64), tmp_path / "bundle"
-    asked = ["compile", checkpoint, "--audio", voice, "--target", "executorch", "--out", bundle]
-    largest = run(*asked, "--budget", "5MB")
-    budget = largest["bytes"] - 30_000
-    compiled = run(*asked, "--budget", budget)
-    assert compiled["bytes"] == sum(path.stat().st_size for path in bundle.iterdir()) <= budget
-    planned = sum(site["stored_bytes"] for site in compiled["plan"]["sites"])
-    planned += compiled["plan"]["fixed_bytes"]
-    assert 0 <= planned - compiled["bytes"] < 200  # digits of the judgement, names of kernels
-    assert compiled["average_bits"] < largest["average_bits"] == 8
-    assert set(compiled["kernels"].values()) == {"bitvox::linear", "bitvox::conv1d"}
-    assert run("verify", bundle)["findings"] == []
-    assert run("inspect", bundle)["total"] == compiled["bytes"]
-    assert len(run("transcribe", bundle, voice)["transcripts"]) == 5
-    words = ["--language", "german", "--task", "translate", "--timestamps", "--beams", 2]
-    [found] = run("transcribe", bundle, voice / "4.wav", *words)["transcripts"]
-    assert found["language"] == "de"
-    assert found["text"] == " ".join(part["text"] for part in found["segments"])
-    refused = CliRunner().invoke(app, ["transcribe", str(bundle), str(voice), "--beams", "9"])
-    assert "beams 9: this model runs 8 at a time" in str(refused.exception)

@@ -48,7 +48,7 @@ def family(name: str) -> SpeechModel:
 
 @functools.cache
 def skeleton(name: str) -> bytes:
-    return exporter.build_skeleton(family(name))
+    return exporter.build_skeleton(family(name), "packed")
 
 
 def plan_at(name: str, bits: int, activations: Activations, kernels: Kernels = "packed") -> QuantPlan:
