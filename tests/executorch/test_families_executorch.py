@@ -51,8 +51,9 @@ def skeleton(name: str) -> bytes:
     return exporter.build_skeleton(family(name), "packed")
 
 
-def plan_at(name: str, bits: int, activations: Activations, kernels: Kernels = "packed") -> QuantPlan:
-    model = family(name)
+def plan_at(
+    model: SpeechModel, bits: int, activations: Activations, kernels: Kernels = "packed"
+) -> QuantPlan:
     plan = start_plan(model, PackedCosts(), "executorch", "default", activations, kernels=kernels)
     sites = (site if site.bits is None else site.replace(bits=bits) for site in plan.sites)
     context = PassContext(model, noise_clips(), PackedCosts())
@@ -65,7 +66,7 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str) -> None:
     model = family(name)
     for bits in WIDTHS:
         activations: Activations = "static" if bits % 2 else "dynamic"
-        plan = plan_at(name, bits, activations)
+        plan = plan_at(model, bits, activations)
         packed = lower(model, plan)
         written = exporter.write_model(skeleton(name), packed, tmp_path)
         for samples in (noise_clips(1, 2500, seed=3)[0], noise_clips(1, 16_000, seed=4)[0]):
@@ -80,7 +81,8 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_logits_are_those_of_the_quantised_model_at_any_length(tmp_path: Path, name: str) -> None:
     """What is between the sites: attention, positions, gates, norms."""
-    model, plan = family(name), plan_at(name, 8, "dynamic")
+    model = family(name)
+    plan = plan_at(model, 8, "dynamic")
     exporter.write_model(skeleton(name), lower(model, plan), tmp_path)
     session, quantised = open_session("executorch", tmp_path, 1), quantise_module(model, plan)
     least = model.processor.minimum_samples
@@ -115,7 +117,7 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_full_precision_is_the_model_at_any_length(tmp_path: Path, name: str) -> None:
-    model = family(name)
+    model = tiny_family(name, one_layer=True)
     exporter.export_full_precision(model, tmp_path)
     session = open_session("executorch", tmp_path, 1)
     assert isinstance(session, ExecutorchSession)
@@ -171,8 +173,8 @@ def test_frames_are_where_the_trace_puts_them(name: str, expected: Framing) -> N
 
 
 def test_stock_kernels_take_features_too(tmp_path: Path) -> None:
-    model = family("parakeet")
-    packed = lower(model, plan_at("parakeet", 4, "static", "stock"))
+    model = tiny_family("parakeet", one_layer=True)
+    packed = lower(model, plan_at(model, 4, "static", "stock"))
     written = exporter.write_model(exporter.traced_skeleton(model), packed, tmp_path)
     assert not any(name.startswith(("bitvox", "quantized")) for name in written.operators)
     report = exporter.prove(model, packed, written, noise_clips()[0], allow_float=False)
