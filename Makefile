@@ -36,9 +36,10 @@ types: $(READY)
 	$(PY) tests/link_package.py build/types
 	$(PY) -m mypy build/types/bitvox
 
+# Files in their order: by number of tests, which is the default, the long ones that lower programs come last.
 test: lint types
 	$(PY) -m pytest tests/test_tiny.py -q
-	$(PY) -m pytest -n 2 --dist loadfile -q
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 reference-model: $(READY)
 	$(PY) -m bitvox.benchmarks.reference_model.train --out build/reference-model --hours 2.1

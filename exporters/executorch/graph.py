@@ -109,12 +109,7 @@ def write_forms(
         assert isinstance(index, int)
         form = forms[index]
         if node.target == torch.ops.bitvox.lookup_site.default:
-            with graph.inserting_before(node):
-                rows = _look_up(module, node, index, form)
-            rows.meta["val"] = node.meta["val"]
-            looked_up[index] = rows
-            node.replace_all_uses_with(rows)
-            graph.erase_node(node)
+            looked_up[index] = _look_up(module, node, index, form)
             continue
         gelu = only_gelu(node) if form.is_operator else None
         activation = "none" if gelu is None else "gelu"
@@ -198,13 +193,19 @@ def float_type(site: Site, kernels: Kernels) -> type[np.floating]:
 
 
 def _look_up(module: torch.fx.GraphModule, node: torch.fx.Node, index: int, form: SiteForm) -> torch.fx.Node:
-    """Rows of a tied site's weight."""
+    """Write the rows of a tied site's weight in place of the node that looks them up."""
     graph, tokens = module.graph, node.args[0]
-    if form.is_operator:
-        _, width = form.site.shape
-        return graph.call_function(torch.ops.bitvox.lookup.default, (tokens, _waiting(module, index), width))
-    module.add_submodule(f"rows{index}", TiedRows(*_table(form)))
-    return graph.call_module(f"rows{index}", (tokens,))
+    with graph.inserting_before(node):
+        if form.is_operator:
+            arguments = (tokens, _waiting(module, index), form.site.shape[1])
+            rows = graph.call_function(torch.ops.bitvox.lookup.default, arguments)
+        else:
+            module.add_submodule(f"rows{index}", TiedRows(*_table(form)))
+            rows = graph.call_module(f"rows{index}", (tokens,))
+    rows.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(rows)
+    graph.erase_node(node)
+    return rows
 
 
 def _table(form: SiteForm) -> tuple[torch.Tensor, torch.Tensor | None]:
