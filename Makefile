@@ -5,11 +5,12 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint types reference-model reference-whisper reference-keywords reference-languages clean
+.PHONY: help setup demo test test-all lint types reference-model reference-whisper reference-keywords reference-languages clean
 
 help:
 	@echo "make demo             compile the shipped model for two voices and three budgets, and print what came out"
-	@echo "make test             lint, types and tests"
+	@echo "make test             lint, types and tests, without the slow ones"
+	@echo "make test-all         with them: every family and width on every runtime, every instruction set"
 	@echo "make reference-model  train the reference CTC model again (hours)"
 	@echo "make reference-whisper  train the reference encoder-decoder again (hours)"
 	@echo "make reference-keywords  train the two reference keyword models again (an hour and a half)"
@@ -38,6 +39,10 @@ types: $(READY)
 
 # Files in their order: by number of tests, which is the default, the long ones that lower programs come last.
 test: lint types
+	$(PY) -m pytest tests/test_tiny.py -q
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not slow"
+
+test-all: lint types
 	$(PY) -m pytest tests/test_tiny.py -q
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 

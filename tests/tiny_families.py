@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders
@@ -293,6 +294,19 @@ TINY["spectrogram"] = TinyFamily(
         "time_stride": 6,
     },
 )
+
+# One for each kind of graph: norms of groups and of layers, gated and relative positions, both front ends.
+_BRIEF = (
+    "wav2vec2",
+    "wavlm",
+    "conformer-relative",
+    "wav2vec2-weighted-keywords",
+    "bert-adapter",
+    "parakeet",
+    "spectrogram",
+)
+WALKED = tuple(name if name in _BRIEF else pytest.param(name, marks=pytest.mark.slow) for name in TINY)
+"""The names of all: for tests that compile each, of which those that differ little from others are slow."""
 
 
 @functools.cache

@@ -68,7 +68,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: DECODERS[name].write(top / name, **sizes) for name, sizes in SIZES.items()}
 
 
-@pytest.fixture(scope="module", params=DECODERS)
+@pytest.fixture(scope="module", params=["whisper", pytest.param("moonshine", marks=pytest.mark.slow)])
 def checkpoint(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Path:
     return checkpoints[request.param]
 
@@ -139,6 +139,7 @@ def test_rows_of_a_state_can_be_left_out_repeated_and_swapped(
         np.testing.assert_allclose(row, expected[0], atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_full_precision_writes_what_the_model_writes(tmp_path: Path, shallow: SpeechModel) -> None:
     """test_encoder_decoder_onnx holds what the model writes to transformers' `generate`."""
     exporter.export_full_precision(shallow, tmp_path)
@@ -149,6 +150,7 @@ def test_full_precision_writes_what_the_model_writes(tmp_path: Path, shallow: Sp
             assert processor.listen(session, clip(seed), options) == expected
 
 
+@pytest.mark.slow
 def test_stock_kernels_store_the_tied_weight_once(tmp_path: Path, shallow: SpeechModel) -> None:
     packed = lower(shallow, plan_at(shallow, 4, "stock"))
     written = exporter.write_model(exporter.traced_skeleton(shallow), packed, tmp_path)

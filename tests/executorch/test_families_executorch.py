@@ -21,7 +21,7 @@ from bitvox.compiler.passes.start import start_plan
 from bitvox.exporters.runner import open_session
 from bitvox.runtime_kernels.adapters.executorch import library
 from support import PackedCosts, noise_clips
-from tiny_families import TINY, tiny_family
+from tiny_families import WALKED, tiny_family
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
 if not library.library_path().is_file():
@@ -61,7 +61,7 @@ def plan_at(
     return CalibratePass("min-max").run(context, plan)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WALKED)
 def test_every_width_agrees_at_every_site(tmp_path: Path, name: str) -> None:
     model = family(name)
     for bits in WIDTHS:
@@ -78,7 +78,7 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str) -> None:
             assert report.kernels[site.name] == kernel
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WALKED)
 def test_logits_are_those_of_the_quantised_model_at_any_length(tmp_path: Path, name: str) -> None:
     """What is between the sites: attention, positions, gates, norms."""
     model = family(name)
@@ -115,6 +115,7 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).mean() / np.abs(expected).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
 def test_full_precision_is_the_model_at_any_length(tmp_path: Path, name: str) -> None:
     model = tiny_family(name, one_layer=True)
@@ -172,6 +173,7 @@ def test_frames_are_where_the_trace_puts_them(name: str, expected: Framing) -> N
             assert logits.shape[1] == (rows - found.minimum) // found.per_frame + 1
 
 
+@pytest.mark.slow
 def test_stock_kernels_take_features_too(tmp_path: Path) -> None:
     model = tiny_family("parakeet", one_layer=True)
     packed = lower(model, plan_at(model, 4, "static", "stock"))

@@ -17,7 +17,6 @@ if unbuilt := [path for path in (onnxruntime_library(), executorch_library()) if
     pytest.skip(f"{unbuilt[0]} is not built (make setup)", allow_module_level=True)
 
 
-@pytest.mark.slow
 def test_runtimes_share_budgets_and_write_the_same_from_the_same_integers(
     tmp_path: Path, checkpoint: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

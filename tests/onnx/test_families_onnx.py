@@ -20,7 +20,7 @@ from bitvox.exporters.onnx.session import open_session
 from bitvox.exporters.onnx.skeleton import build_skeleton
 from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 from support import PackedCosts, noise_clips
-from tiny_families import TINY, tiny_family
+from tiny_families import WALKED, tiny_family
 
 KERNELS = {
     "static": {"MatMulIntegerToFloat", "QLinearConv"},
@@ -41,7 +41,7 @@ def plan_at(name: str, bits: int, activations: Activations, kernels: Kernels = "
     return CalibratePass("min-max").run(context, plan.replace(sites=tuple(sites)))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WALKED)
 def test_full_precision_is_the_model_at_any_length(tmp_path: Path, name: str) -> None:
     model = tiny_family(name)
     write_model(skeleton(name), full_precision(model), tmp_path)
@@ -54,7 +54,7 @@ def test_full_precision_is_the_model_at_any_length(tmp_path: Path, name: str) ->
         np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WALKED)
 @pytest.mark.parametrize("activations", ["static", "dynamic"])
 def test_every_width_agrees_at_every_site(tmp_path: Path, name: str, activations: Activations) -> None:
     model = tiny_family(name)
@@ -75,7 +75,7 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str, activations
 
 
 @pytest.mark.skipif(not library_path().is_file(), reason="the operator library was not built")
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", WALKED)
 def test_packed_kernels_agree_at_every_width_and_site(tmp_path: Path, name: str) -> None:
     model = tiny_family(name)
     for bits in WIDTHS:
