@@ -39,7 +39,8 @@ class Elimination:
         """From H [..., K, K]."""
         smooth = damped(hessian)
         order = smooth.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, stable=True)
-        ordered = columns(columns(smooth, order).mT, order)
+        # Whole rows first, as they lie in memory.
+        ordered = columns(_rows(smooth, order), order)
         return cls(smooth, order, torch.linalg.cholesky(ordered).mT)  # which lies in memory row by row
 
     def divide(self, values: Tensor) -> Tensor:
@@ -51,8 +52,14 @@ class Elimination:
 def columns(values: Tensor, order: Tensor) -> Tensor:
     """Values [..., rows, K] with their columns in the order [..., K]; a copy."""
     if order.numel() == order.shape[-1]:  # several times as fast
-        return values.index_select(-1, order.flatten())
+        return values[..., order.flatten()]
     return values.gather(-1, order[..., None, :].expand_as(values))
+
+
+def _rows(values: Tensor, order: Tensor) -> Tensor:
+    if order.numel() == order.shape[-1]:
+        return values[..., order.flatten(), :]
+    return values.gather(-2, order[..., None].expand_as(values))
 
 
 def round_gptq(rows: Rows, steps: Tensor, elimination: Elimination) -> Tensor:
