@@ -37,7 +37,7 @@ class Panel:
     Attributes:
         lines: Drawn over `x_label`, with intervals.
         zero: Whether a line marks zero: of differences.
-        ticks: Names of x = 0, 1, 2, ... where x has no unit.
+        ticks: Names of x = 0, 1, 2, ... where x has no unit: one below the other, with values to the right.
     """
 
     title: str
@@ -61,52 +61,67 @@ def draw(panels: Sequence[Panel], path: Path, columns: int = 2) -> None:
 
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    heights = [max(map(_height, panels[columns * row : columns * (row + 1)])) for row in range(rows)]
+    figure = Figure(figsize=(5.2 * columns, sum(heights)), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
     for axes, panel in zip(grid, panels, strict=False):
         _fill(axes, panel)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     _save(figure, path)
 
 
+def _height(panel: Panel) -> float:
+    """In inches."""
+    return max(3.6 if not panel.ticks else 1.6, 0.9 + 0.2 * len(panel.ticks))
+
+
 def _fill(axes: Axes, panel: Panel) -> None:
-    count = len(panel.lines)
     for index, line in enumerate(panel.lines):
-        # A little beside each other, so that intervals at one x can be told apart.
-        nudge = 0.12 * (index - (count - 1) / 2) / max(count, 1) if panel.ticks else 0.0
-        points = [
-            (x + nudge, rate) for x, rate in zip(line.x, line.rates, strict=True) if rate.percent is not None
-        ]
-        if not points:
-            continue
-        values = [rate.percent or 0.0 for _, rate in points]
-        below = [value - (rate.low or 0.0) for value, (_, rate) in zip(values, points, strict=True)]
-        above = [(rate.high or 0.0) - value for value, (_, rate) in zip(values, points, strict=True)]
-        axes.errorbar(
-            [x for x, _ in points],
-            values,
-            yerr=([max(0.0, one) for one in below], [max(0.0, one) for one in above]),
-            label=line.name,
-            color=COLOURS[index % len(COLOURS)],
-            marker=_MARKERS[index % len(_MARKERS)],
-            linestyle="none" if panel.ticks else "-",
-            markersize=4,
-            linewidth=1.2,
-            capsize=2,
-        )
+        _draw_line(axes, panel, index, line)
     if panel.zero:
-        axes.axhline(0.0, color="#888888", linewidth=0.8)
+        (axes.axvline if panel.ticks else axes.axhline)(0.0, color="#888888", linewidth=0.8)
     if panel.ticks:
-        axes.set_xticks(range(len(panel.ticks)), panel.ticks)
+        axes.set_yticks(range(len(panel.ticks)), panel.ticks, fontsize=8)
+        axes.invert_yaxis()
     if panel.logarithmic:
-        axes.set_yscale("log")
+        (axes.set_xscale if panel.ticks else axes.set_yscale)("log")
     axes.set_title(panel.title, fontsize=10)
-    axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.y_label)
+    axes.set_xlabel(panel.y_label if panel.ticks else panel.x_label)
+    axes.set_ylabel(panel.x_label if panel.ticks else panel.y_label)
     axes.grid(alpha=0.25)
-    if count > 1:
+    if len(panel.lines) > 1:
         axes.legend(fontsize=7)
+
+
+def _draw_line(axes: Axes, panel: Panel, index: int, line: Line) -> None:
+    count = len(panel.lines)
+    # A little beside each other, so that intervals at one place can be told apart.
+    nudge = 0.3 * (index - (count - 1) / 2) / count if panel.ticks else 0.0
+    points = [
+        (x + nudge, rate) for x, rate in zip(line.x, line.rates, strict=True) if rate.percent is not None
+    ]
+    if not points:
+        return
+    places = [x for x, _ in points]
+    values = [rate.percent or 0.0 for _, rate in points]
+    below = [value - (rate.low or 0.0) for value, (_, rate) in zip(values, points, strict=True)]
+    above = [(rate.high or 0.0) - value for value, (_, rate) in zip(values, points, strict=True)]
+    interval = ([max(0.0, one) for one in below], [max(0.0, one) for one in above])
+    across, up = (values, places) if panel.ticks else (places, values)
+    axes.errorbar(
+        across,
+        up,
+        xerr=interval if panel.ticks else None,
+        yerr=None if panel.ticks else interval,
+        label=line.name,
+        color=COLOURS[index % len(COLOURS)],
+        marker=_MARKERS[index % len(_MARKERS)],
+        linestyle="none" if panel.ticks else "-",
+        markersize=4,
+        linewidth=1.2,
+        capsize=2,
+    )
 
 
 def _save(figure: Figure, path: Path) -> None:

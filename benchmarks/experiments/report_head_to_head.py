@@ -51,7 +51,7 @@ def figure(path: Path, out: Path) -> None:
     """WER over bits, a line a method."""
     document = read_document(path, HeadDocument)
     lines: dict[str, list[HeadRow]] = defaultdict(list)
-    for row in document.rows:
+    for row in sorted(document.rows, key=lambda row: row.bits or 0.0):
         if row.bits is not None and not row.unreachable and not row.draw:
             lines[_name(row)].append(row)
     drawn = [

@@ -101,5 +101,4 @@ def _sentence(group: Sequence[VariantSummary]) -> str:
 
 def _panel(study: str, group: Sequence[VariantSummary]) -> Panel:
     line = Line("", tuple(map(float, range(len(group)))), tuple(one.divergence for one in group))
-    ticks = tuple(one.name.replace("shuffled", "sh.").replace("ascending", "asc.") for one in group)
-    return Panel(study, "", "divergence, mnat a frame", (line,), ticks=ticks)
+    return Panel(study, "", "divergence, mnat a frame", (line,), ticks=tuple(one.name for one in group))
