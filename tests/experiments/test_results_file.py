@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,20 @@ def test_figures_are_the_same_bytes_for_the_same_numbers(tmp_path: Path) -> None
     first, second = ((tmp_path / name).read_text() for name in ("first.svg", "second.svg"))
     assert first == second
     assert ">title<" in first
+
+
+def test_names_stand_one_below_the_other_and_no_axes_are_empty(tmp_path: Path) -> None:
+    rate = Rate(percent=1.0, low=0.5, high=2.0)
+    names = tuple(f"a rather long name {number}" for number in range(12))
+    places = tuple(map(float, range(12)))
+    panel = Panel("title", "", "points", (Line("one", places, (rate,) * 12),), ticks=names)
+    draw([panel] * 3, tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text()
+    at = {name: set(re.findall(rf'x="([\d.]+)" y="([\d.]+)"[^>]*>{name}<', text)) for name in names}
+    assert all(len(found) == 3 for found in at.values())
+    assert len({x for found in at.values() for x, _ in found}) == 2  # two columns, in which the names end
+    assert text.count(">points<") == 3
+    assert text.count('id="matplotlib.axis_') == 6  # of a fourth pair there is nothing to see
 
 
 def test_every_commit_of_the_rows_is_named() -> None:
