@@ -32,7 +32,7 @@ class Measurement:
 
 
 EFFORTS: dict[Effort, Measurement] = {
-    "quick": Measurement("noise", audio=160.0, seconds=12.0, sample=64),
+    "quick": Measurement("noise", audio=96.0, seconds=12.0, sample=64),
     "normal": Measurement("divergence"),
     "max": Measurement("divergence", rounds=2),
 }

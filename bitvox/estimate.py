@@ -17,7 +17,7 @@ from bitvox.compiler.frontend.threads import single_threaded
 from bitvox.compiler.passes import recall
 from bitvox.compiler.passes.drift import HELD, input_sizes
 from bitvox.compiler.passes.input_moments import FRAMES
-from bitvox.compiler.passes.measure_costs import MEASURED
+from bitvox.compiler.passes.measure_costs import MEASURED, SAMPLED_SECONDS
 from bitvox.effort import Measurement
 from bitvox.memory import memory
 from bitvox.sizes import format_size
@@ -75,10 +75,11 @@ def estimate(voice: Voice, how: Measurement, trial: Trial, threads: int) -> Esti
     """Of method auto measuring so, on that many cores, with nothing kept from before."""
     model, groups = voice.model, list(voice.model.share_groups())
     audio = sum(samples.size for samples in voice.samples) / model.processor.sampling_rate
-    heard = 3 * audio + _passes(how) * len(groups) * min(audio, how.seconds)
+    costed = audio if how.sample is None else min(audio, SAMPLED_SECONDS)
+    heard = costed + 2 * audio + _passes(how) * len(groups) * min(audio, how.seconds)
     # H while widths are measured, and again on the walk beside what has drifted.
     products = sum(_products(group[0], trial.frames[group[0].share_group] * audio) for group in groups)
-    counted = (2 * _SYMMETRIC + 1) * products
+    counted = (_SYMMETRIC * (costed / audio + 1) + 1) * products
     for group in groups:
         counted += _rounding(group, len(MEASURED), how.sample) + _rounding(group, 1, None)
     seconds = (heard * trial.forward + counted / trial.speed) / threads

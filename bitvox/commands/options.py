@@ -129,7 +129,9 @@ AllowFloatOption = Annotated[
 ClipsOption = Annotated[
     int | None,
     typer.Option(
-        help="Most recordings to calibrate with; without it, some ten minutes of them (quick: three).", min=1
+        help="Most recordings to calibrate with; without it, some ten minutes of them (quick: one and a "
+        "half).",
+        min=1,
     ),
 ]
 GenericOption = Annotated[

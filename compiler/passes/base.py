@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Protocol
@@ -93,6 +94,12 @@ class PassContext:
         """The generic clips in the place of the user's, with nothing to mix them with."""
         assert self.generic is not None
         return dataclasses.replace(self, clips=self.generic.clips, generic=None)
+
+    def beginning(self, seconds: float) -> PassContext:
+        """The first of the user's clips, whole, that last no longer than that together, and at least one."""
+        most = seconds * self.model.processor.sampling_rate
+        count = sum(end <= most for end in itertools.accumulate(samples.size for samples in self.clips))
+        return dataclasses.replace(self, clips=self.clips[: max(count, 1)])
 
     def of_user(self) -> PassContext:
         """The user's clips alone."""

@@ -22,6 +22,9 @@ from bitvox.errors import InputError
 SECONDS = 24.0
 """Seconds of the clips on which divergences are measured."""
 
+SAMPLED_SECONDS = 48.0
+"""Seconds of the clips on which a sample of channels tells relative errors: they differ by less with more."""
+
 BLANK_WEIGHT = 0.1
 """Weight of a CTC frame in which the model is sure of the blank."""
 
@@ -49,7 +52,7 @@ class MeasureCostsPass:
             error that a grid scaled to such outputs would make. Needs scores and no rounding.
 
     Divergences are measured on the first `seconds` of the clips; relative errors alone on `sample` output
-    channels of each site.
+    channels of each site and the first `SAMPLED_SECONDS`.
     """
 
     cost: Cost = "divergence"
@@ -78,7 +81,8 @@ class MeasureCostsPass:
             found: _Costs = {name_of(unit): _by_median(unit) for unit in units}
         else:
             sample = None if self.cost == "divergence" else self.sample
-            roundings = round_all(context, plan, units, MEASURED, sample)
+            heard = context if sample is None else context.beginning(SAMPLED_SECONDS)
+            roundings = round_all(heard, plan, units, MEASURED, sample)
             found = self._measured(context, units, roundings)
         return with_costs(plan, units, found).noting(cost=self.cost)
 

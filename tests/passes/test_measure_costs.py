@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 
+from bitvox.compiler.passes import measure_costs
 from bitvox.compiler.passes.allocate import bytes_at_width
 from bitvox.compiler.passes.allocate_exact import AllocateExactPass
 from bitvox.compiler.passes.base import PassContext, Sequential
@@ -157,3 +158,14 @@ def test_a_sample_of_channels_tells_relative_errors_nearly() -> None:
         for width in (2, 3, 4, 5):
             assert 0.5 < sampled[width] / full[width] < 2
         assert sampled[7] == sampled[5] / 16
+
+
+def test_a_sample_hears_the_beginning_of_the_clips_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, plan = tiny_context(), _start()
+    second = 1.1 * context.clips[0].size / context.model.processor.sampling_rate
+    monkeypatch.setattr(measure_costs, "SAMPLED_SECONDS", second)
+    first = dataclasses.replace(context, clips=context.clips[:1])
+    assert context.beginning(0.0).clips == first.clips == context.beginning(second).clips
+    for sample in (8, None):
+        step = MeasureCostsPass("error", sample=sample)
+        assert (step.run(context, plan) == step.run(first, plan)) == (sample == 8)
