@@ -17,10 +17,10 @@ def section(path: Path) -> str:
         [
             "## What an effort takes at full size",
             origin(document.provenance, document.rows),
-            "From the start of the process to a bundle that was run and proved, nothing kept from before. There "
-            "are 32 recordings of 10 seconds to calibrate with, of which quick takes a minute and a half. Where "
-            "the load is above the cores, others were computing too: half of the seconds of computing is what "
-            "two cores of their own would take at least.",
+            "From the start of the process to a bundle that was run and proved, nothing kept from before. "
+            "There are 32 recordings of 10 seconds to calibrate with, of which quick takes a minute and a "
+            "half. Where the load is above the cores, others were computing too: half of the seconds of "
+            "computing is what two cores of their own would take at least.",
             table(headers, [_line(row) for row in document.rows]),
         ]
     )
