@@ -47,6 +47,10 @@ from bitvox.voice import read_voice
 
 BITS = (2.5, 3.0, 3.5, 4.0, 2.2, 5.0, 6.0, 8.0)
 LOW_BITS = (2.5, 3.0, 3.5, 4.0, 2.2)
+
+# Just below three quarters of the bytes at 3.5 bits.
+_THREE_QUARTERS = 2.53
+
 DRAWS = 5
 SEED = 0
 
@@ -68,6 +72,7 @@ class Setting:
         judged: What rows are judged on.
         split: Whose speakers those are.
         bits: Averages whose bytes are the budgets, in the order in which they are measured.
+        own_bits: The same for the default method alone.
         tools: Other tools, each at the bytes that it takes.
         whole: Whether there are rows beside those of the default method and of myQASR.
         name: Of the experiment.
@@ -78,6 +83,7 @@ class Setting:
     judged: Dataset
     split: Split = "dev"
     bits: tuple[float, ...] = BITS
+    own_bits: tuple[float, ...] = ()
     tools: tuple[Tool, ...] = TOOLS
     whole: bool = True
     name: str = "head-to-head"
@@ -203,6 +209,9 @@ def _cells(setting: Setting, base: CompileRequest, judge: Judge) -> Iterator[_Ce
             yield from (
                 _Cell(bits, replace(request, budget=size), draw=draw) for bits, size in budgets.items()
             )
+    for bits in setting.own_bits:
+        own = replace(base, budget=judge.budget(base, ladder, bits))
+        yield from (_Cell(bits, own, draw=draw) for draw in range(len(setting.draws)))
     for request in _others(base) if setting.whole else ():
         # A manifest that names the rounding of every site takes a few bytes more: one width has to fit.
         sizes = named if (request.method, request.rounding) == ("uniform", "compensated") else budgets
@@ -317,7 +326,14 @@ def measure_minutes(options: Options, progress: Progress) -> HeadDocument:
     return _measure(
         options,
         progress,
-        replace(setting, bits=LOW_BITS, tools=(), whole=False, name="head-to-head-minutes"),
+        replace(
+            setting,
+            bits=LOW_BITS,
+            own_bits=(_THREE_QUARTERS,),
+            tools=(),
+            whole=False,
+            name="head-to-head-minutes",
+        ),
     )
 
 
