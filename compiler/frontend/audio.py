@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +160,16 @@ def split_clips(
 
 
 def first_seconds(clips: Sequence[Clip], seconds: float) -> list[Clip]:
-    """The first of the clips, whole, that last no longer than `seconds` together, and at least one."""
+    """The first of the clips, whole, that last no longer than that together; of a longer one its start."""
     ends = itertools.accumulate(clip.seconds for clip in clips)
-    count = sum(end <= seconds for end in ends)
-    return list(clips[: max(count, 1)])
+    if count := sum(end <= seconds for end in ends):
+        return list(clips[:count])
+    return [
+        replace(
+            clip, samples=clip.samples[: int(clip.samples.size * seconds / clip.seconds)], seconds=seconds
+        )
+        for clip in clips[:1]
+    ]
 
 
 def _require_file(path: Path) -> None:

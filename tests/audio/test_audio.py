@@ -257,6 +257,15 @@ def test_clips_calibrate_as_far_as_the_seconds_go() -> None:
     assert len(split_clips(clips, 3, seconds=7.0)[0]) == 3
 
 
+def test_of_a_recording_longer_than_there_is_time_for_its_start_calibrates() -> None:
+    long = Clip(Path("lecture.wav"), np.arange(8000, dtype=np.float32), 4.0, "digest")
+    (cut,), judging = split_clips([long], seconds=1.5)
+    assert not judging
+    np.testing.assert_array_equal(cut.samples, long.samples[:3000])
+    assert (cut.seconds, cut.digest) == (1.5, "digest")
+    assert split_clips([long], seconds=4.0)[0] == [long]
+
+
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="at least 1 clip"):
         split_clips(clips_of(["a", "b"]), 0)
