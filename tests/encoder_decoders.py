@@ -10,6 +10,7 @@ from typing import Any
 import moonshine_checkpoint
 import numpy as np
 import numpy.typing as npt
+import soundfile
 import whisper_checkpoint
 from transformers import MoonshineForConditionalGeneration, WhisperForConditionalGeneration
 
@@ -57,3 +58,12 @@ def clip(seed: int) -> npt.NDArray[np.float32]:
     time = np.arange(draw.integers(RATE // 4, whisper_checkpoint.SECONDS * RATE)) / RATE
     tone = np.sin(2 * np.pi * draw.uniform(100, 4000) * time)
     return (0.1 * draw.standard_normal(time.size) + 0.3 * tone).astype(np.float32)
+
+
+def write_voice(folder: Path) -> Path:
+    """Five recordings of noise, the last longer than a window."""
+    generator = np.random.default_rng(0)
+    for index in range(5):
+        samples = 0.1 * generator.standard_normal(6000 + 9000 * index)
+        soundfile.write(folder / f"{index}.wav", samples.astype(np.float32), RATE)
+    return folder

@@ -96,8 +96,8 @@ def walking_together(context: PassContext, changed: torch.nn.Module, sites: Sequ
         in_lockstep(model.module, sites, inputs, context.threads) as full,
         in_lockstep(changed, sites, inputs, context.threads) as other,
     ):
-        company = _Party(len(own), generic, sizes) if generic else None
-        yield Walk(full, other, context, _Party(0, own, sizes), company)
+        strangers = _Party(len(own), generic, sizes) if generic else None
+        yield Walk(full, other, context, _Party(0, own, sizes), strangers)
 
 
 def _relative_sizes(model: SpeechModel, samples: FloatArray) -> dict[str, float]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import whisper_checkpoint
-from encoder_decoders import DECODERS, clip
+from encoder_decoders import DECODERS, clip, write_voice
 from typer.testing import CliRunner
 
 from bitvox.cli import app
@@ -54,12 +53,7 @@ def own_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("voice")
-    generator = np.random.default_rng(0)
-    for index in range(5):
-        samples = 0.1 * generator.standard_normal(6000 + 9000 * index)  # the last is longer than a window
-        soundfile.write(folder / f"{index}.wav", samples.astype(np.float32), 16000)
-    return folder
+    return write_voice(tmp_path_factory.mktemp("voice"))
 
 
 @pytest.fixture(scope="module")

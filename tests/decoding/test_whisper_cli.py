@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+from encoder_decoders import write_voice
 from typer.testing import CliRunner
 from whisper_checkpoint import write_checkpoint
 
@@ -16,12 +15,7 @@ from support import run
 
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("voice")
-    generator = np.random.default_rng(0)
-    for index in range(5):
-        samples = 0.1 * generator.standard_normal(6000 + 9000 * index)  # the last is longer than a window
-        soundfile.write(folder / f"{index}.wav", samples.astype(np.float32), 16000)
-    return folder
+    return write_voice(tmp_path_factory.mktemp("voice"))
 
 
 def test_an_encoder_decoder_goes_the_whole_road(tmp_path: Path, voice: Path) -> None:
