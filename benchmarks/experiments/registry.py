@@ -68,6 +68,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         splits=("dev", "test"),
     ),
     Experiment(
+        "head-to-head-offsets",
+        "the same at 3.5 to 2.5 bits, judged on every recording at eight offsets: smaller differences",
+        head_to_head.measure_offsets,
+        report_head_to_head.section,
+        report_head_to_head.figure,
+        splits=("dev", "test"),
+    ),
+    Experiment(
         "keywords",
         "keywords of twenty speakers: calibrated on the speaker, on another, on a mix, on nobody",
         keywords.measure,

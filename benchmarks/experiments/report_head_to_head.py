@@ -8,12 +8,24 @@ from pathlib import Path
 from statistics import fmean
 
 from bitvox.benchmarks.experiments.figures import Line, Panel, draw
-from bitvox.benchmarks.experiments.head_to_head import Comparison, HeadDocument, HeadRow
+from bitvox.benchmarks.experiments.head_to_head import HALVED, OFFSETS, Comparison, HeadDocument, HeadRow
 from bitvox.benchmarks.experiments.results import read_document
 from bitvox.benchmarks.experiments.tables import count, excludes_zero, origin, percent, points, table
 
 # The goals: averages of bits, and the share of bytes.
-_COLLAPSE, _WHOLE, _HALVED, _BYTES = 5.0, 4.0, (3.5, 3.0, 2.5), 0.75
+_COLLAPSE, _WHOLE, _HALVED, _BYTES = 5.0, 4.0, HALVED, 0.75
+
+# End of an experiment's name -> what its title and its explanation say beside those of the first.
+_STUDIES = {
+    "_minutes": (", ten minutes of audio", ""),
+    "_offsets": (
+        ", ten minutes of audio, every recording at eight offsets",
+        f" Every recording is judged {OFFSETS} times, each time an eighth of a frame later, full precision "
+        "too: which of two close letters is written changes with where frames begin, and its mean tells "
+        "smaller differences. Speakers are resampled as before, with all their recordings.",
+    ),
+    "": ("", ""),
+}
 
 
 def section(path: Path) -> str:
@@ -21,7 +33,7 @@ def section(path: Path) -> str:
     document = read_document(path, HeadDocument)
     rows = sorted(document.rows, key=lambda row: -(row.bits or 99))
     study, _, split = document.experiment.rpartition("_")
-    more = ", ten minutes of audio" if study.endswith("minutes") else ""
+    more, how = next(found for end, found in _STUDIES.items() if study.endswith(end))
     parts = [
         f"## Allocation and rounding at equal bytes{more} ({split})",
         origin(document.provenance, document.rows),
@@ -33,7 +45,7 @@ def section(path: Path) -> str:
         "files. Other tools stand at the bytes that they take, ONNX Runtime's in its own session; rows that "
         "end in `-style` follow a published formula, on every weight that bitvox quantises and with "
         "activations in float. In square brackets are intervals over speakers, in round ones the lowest and "
-        "the highest of several draws of calibration clips, beside their mean.",
+        f"the highest of several draws of calibration clips, beside their mean.{how}",
         _rows(rows),
     ]
     if document.summary:

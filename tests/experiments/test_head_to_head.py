@@ -10,7 +10,9 @@ import torch
 from bitvox.benchmarks.experiments import head_to_head, report_head_to_head
 from bitvox.benchmarks.experiments.other_tools import TOOLS, half_quadratic, nearest_with_offset
 from bitvox.benchmarks.experiments.results import read_document
+from bitvox.benchmarks.experiments.shifts import shifted
 from bitvox.benchmarks.experiments.speech import draw_clips, read_split, stratified
+from bitvox.compiler.frontend.audio import read_clip
 
 
 @pytest.fixture
@@ -91,6 +93,22 @@ def test_a_comparison_takes_the_best_variant_over_all_draws(setting: head_to_hea
     assert one.share == 0.25
     assert one.bytes_share == 1.0
     assert one.half.percent is not None and one.half.percent < 0
+
+
+def test_recordings_at_offsets_say_the_same_a_little_later(
+    tmp_path: Path, setting: head_to_head.Setting
+) -> None:
+    found = shifted(setting.judged, 4, 320, 16_000, tmp_path).utterances
+    for place, utterance in enumerate(setting.judged.utterances):
+        copies = found[4 * place : 4 * place + 4]
+        samples = read_clip(utterance.path, 16_000).samples
+        assert {(one.speaker, one.text) for one in copies} == {(utterance.speaker, utterance.text)}
+        for number, one in enumerate(copies):
+            later = read_clip(one.path, 16_000).samples
+            assert later.size == samples.size + 80 * number
+            assert (later[80 * number :] == samples).all()
+            assert (later[: 80 * number] == samples[80 * number : 0 : -1]).all()
+    assert len({one.path.name for one in found}) == 4 * len(setting.judged.utterances)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
