@@ -19,6 +19,9 @@ from bitvox.compiler.passes.rows import Rows, damped
 BLOCK = 128
 """Inputs that are rounded before what they lost is charged to all others at once."""
 
+# Inputs of a block of a factor: one fits in a core's cache.
+_CORNER = 384
+
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
@@ -27,7 +30,8 @@ class Elimination:
     Attributes:
         damped: H with its ridge [..., K, K].
         order: Inputs in rising order of their power [..., K].
-        factor: Upper Cholesky factor of it in that order [..., K, K].
+        factor: Upper Cholesky factor of it in that order [..., K, K]; what is below its diagonal means
+            nothing.
     """
 
     damped: Tensor
@@ -41,12 +45,32 @@ class Elimination:
         order = smooth.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, stable=True)
         # Whole rows first, as they lie in memory.
         ordered = columns(_rows(smooth, order), order)
-        return cls(smooth, order, torch.linalg.cholesky(ordered).mT)  # which lies in memory row by row
+        return cls(smooth, order, _factored(ordered))
 
     def divide(self, values: Tensor) -> Tensor:
         """values times the inverse of the damped H, [..., rows, K]."""
         ordered = columns(values, self.order).mT
-        return columns(torch.cholesky_solve(ordered, self.factor, upper=True).mT, self.order.argsort(dim=-1))
+        half = torch.linalg.solve_triangular(self.factor.mT, ordered, upper=False)
+        whole = torch.linalg.solve_triangular(self.factor, half, upper=True)
+        return columns(whole.mT, self.order.argsort(dim=-1))
+
+
+def _factored(matrices: Tensor) -> Tensor:
+    """Upper Cholesky factors of [..., K, K], in place and row by row in memory.
+
+    A block at a time, for `torch.linalg.cholesky` spends as long again on clearing the other triangle of a
+    large matrix, and lays it out column by column.
+    """
+    for first in range(0, matrices.shape[-1], _CORNER):
+        last = first + _CORNER
+        corner = torch.linalg.cholesky(matrices[..., first:last, first:last])
+        matrices[..., first:last, first:last] = corner.mT
+        right = torch.linalg.solve_triangular(corner, matrices[..., first:last, last:], upper=False)
+        matrices[..., first:last, last:] = right
+        for row in range(0, right.shape[-1], _CORNER):
+            below = right[..., row : row + _CORNER].mT @ right[..., row:]
+            matrices[..., last + row : last + row + _CORNER, last + row :] -= below
+    return matrices
 
 
 def columns(values: Tensor, order: Tensor) -> Tensor:

@@ -116,9 +116,14 @@ def test_it_is_gptq_without_the_inverse(inputs: int) -> None:
     assert (ours == right).all(dim=1).float().mean() > 0.9
 
 
-def test_dividing_undoes_a_product() -> None:
+@pytest.mark.parametrize("inputs", [30, 384, 900])
+def test_the_factor_gives_the_matrix_back_and_dividing_undoes_a_product(inputs: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    mixing = torch.randn(2, 30, 40, generator=generator)
-    hessian = mixing @ mixing.mT
-    values = torch.randn(2, 7, 30, generator=generator)
-    assert torch.allclose(Elimination.of(hessian).divide(values @ damped(hessian)), values, atol=1e-3)
+    mixing = torch.randn(2, inputs, inputs + 40, generator=generator)
+    hessian = mixing @ mixing.mT / inputs
+    elimination = Elimination.of(hessian)
+    factor, back = elimination.factor.triu(), elimination.order.argsort(dim=-1)
+    found = torch.stack([(one.mT @ one)[to][:, to] for one, to in zip(factor, back, strict=True)])
+    assert torch.allclose(found, damped(hessian), atol=1e-4)
+    values = torch.randn(2, 7, inputs, generator=generator)
+    assert torch.allclose(elimination.divide(values @ damped(hessian)), values, atol=1e-2)
