@@ -22,6 +22,7 @@ import torch
 
 from bitvox.benchmarks import metrics
 from bitvox.benchmarks.dataset import Dataset, Utterance, read_dataset
+from bitvox.benchmarks.experiments.draws import MILLI, Values, mean_rate
 from bitvox.benchmarks.experiments.experiment import MODEL, Options
 from bitvox.benchmarks.experiments.fixed_widths import FixedWidths, Method
 from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
@@ -90,7 +91,8 @@ class Matrix(Schema):
         own: Errors of calibration on the language judged; `foreign`: mean over the other languages; both over
             all languages judged.
         difference: The first minus the second, in points, paired; its interval resamples speakers.
-        own_divergence, foreign_divergence: From full precision, mean over frames.
+        own_divergence, foreign_divergence: KL to full precision, thousandths of a nat a frame;
+            `divergence_difference`: the first minus the second, paired.
     """
 
     method: str
@@ -100,8 +102,9 @@ class Matrix(Schema):
     own: Rate
     foreign: Rate
     difference: Rate
-    own_divergence: float
-    foreign_divergence: float
+    own_divergence: Rate
+    foreign_divergence: Rate
+    divergence_difference: Rate
 
 
 class LanguagesDocument(Document[LanguageRow, Matrix]):
@@ -228,7 +231,7 @@ class _Comparison:
         own = _joined([self._counts(code, self.rows[code]) for code, _ in pairs])
         foreign = _joined([self._counts(code, self.rows[name]) for code, name in pairs])
         speakers = [speaker for code, _ in pairs for speaker in self._speakers(code)]
-        own_divergence, foreign_divergence = self._divergences()
+        lost = self._divergences()
         return Matrix(
             method=method,
             bits=bits,
@@ -237,8 +240,9 @@ class _Comparison:
             own=Rate.of(metrics.error_rate(own, speakers).rate),
             foreign=Rate.of(metrics.error_rate(foreign, speakers).rate),
             difference=Rate.of(metrics.rate_difference(own, foreign, speakers)),
-            own_divergence=round(own_divergence, 6),
-            foreign_divergence=round(foreign_divergence, 6),
+            own_divergence=self._mean(lost[0]),
+            foreign_divergence=self._mean(lost[1]),
+            divergence_difference=self._mean(lost[0] - lost[1]),
         )
 
     def _speakers(self, code: str) -> list[object]:
@@ -251,14 +255,18 @@ class _Comparison:
             return metrics.count_labels(said, texts)
         return (metrics.count_characters if code in _BY_CHARACTER else metrics.count_words)(said, texts)
 
-    def _divergences(self) -> tuple[float, float]:
-        own: list[float] = []
-        foreign: list[float] = []
+    def _divergences(self) -> Values:
+        """Of each recording, with its own language and the mean with the others, [2, recordings]."""
+        by_language = {name: np.array(row.divergences) for name, row in self.rows.items()}
+        found = np.zeros((2, len(self.judge.speakers)))
         for code, place in self.places.items():
-            for name, row in self.rows.items():
-                mean = sum(row.divergences[place]) / sum(row.frames[place])
-                (own if name == code else foreign).append(mean)
-        return sum(own) / len(own), sum(foreign) / len(foreign)
+            others = [values[place] for name, values in by_language.items() if name != code]
+            found[:, place] = by_language[code][place], np.mean(others, axis=0)
+        return found
+
+    def _mean(self, divergences: Values) -> Rate:
+        frames = next(iter(self.rows.values())).frames
+        return mean_rate(divergences, frames, self.judge.speakers, MILLI)
 
 
 def _joined(parts: Sequence[metrics.ErrorCounts]) -> metrics.ErrorCounts:

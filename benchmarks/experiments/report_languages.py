@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from bitvox.benchmarks.experiments.figures import Line, Panel, draw
 from bitvox.benchmarks.experiments.languages import LanguagesDocument, Matrix
@@ -27,10 +28,12 @@ def section(path: Path) -> str:
         "labels; of languages written without spaces, characters). Activations are 8-bit, ranged at each "
         "call.",
         _scope(document),
-        "Over all languages judged, calibrated on the language itself and on the others (mean); intervals "
-        "resample speakers:",
+        "Over all languages judged, calibrated on the language itself and on the others (mean). Divergence "
+        "is KL(full precision || model) in thousandths of a nat a frame; intervals resample speakers:",
         _overview(found),
-        _sentence(found),
+        f"Of {len(found)} matrices calibration on the language itself has "
+        f"{_sentence('errors', found)}, and {_sentence('divergence', found)}, without correction for "
+        "comparing so many.",
     ]
     for matrix in found:
         parts += [f"{matrix.method}, budget of {matrix.bits:g} bits:", _matrix(matrix)]
@@ -61,6 +64,7 @@ def _overview(found: Sequence[Matrix]) -> str:
         "own − foreign",
         "divergence own",
         "foreign",
+        "own − foreign",
         "own best or tied in",
     )
     lines = [
@@ -71,8 +75,9 @@ def _overview(found: Sequence[Matrix]) -> str:
             percent(one.own),
             percent(one.foreign),
             points(one.difference),
-            f"{one.own_divergence:.4f}",
-            f"{one.foreign_divergence:.4f}",
+            percent(one.own_divergence),
+            percent(one.foreign_divergence),
+            points(one.divergence_difference),
             f"{_best(one)} of {len(one.errors)}",
         )
         for one in found
@@ -89,15 +94,14 @@ def _best(matrix: Matrix) -> int:
     return best
 
 
-def _sentence(found: Sequence[Matrix]) -> str:
-    told = [one for one in found if excludes_zero(one.difference)]
-    better = [f"{one.method} at {one.bits:g} bits" for one in told if (one.difference.percent or 0.0) < 0]
-    worse = [f"{one.method} at {one.bits:g} bits" for one in told if (one.difference.percent or 0.0) > 0]
-    return (
-        f"Of {len(found)} matrices calibration on the language itself is better by more than chance in "
-        f"{len(better)}{f' ({listed(better)})' if better else ''} and worse in "
-        f"{len(worse)}{f' ({listed(worse)})' if worse else ''}, without correction for comparing so many."
-    )
+def _sentence(what: Literal["errors", "divergence"], found: Sequence[Matrix]) -> str:
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    for one in found:
+        difference = one.difference if what == "errors" else one.divergence_difference
+        if excludes_zero(difference):
+            sides[(difference.percent or 0.0) < 0].append(f"{one.method} at {one.bits:g} bits")
+    fewer, more = (f"{len(side)}{f' ({listed(side)})' if side else ''}" for side in sides.values())
+    return f"{'fewer' if what == 'errors' else 'less'} {what} by more than chance in {fewer}, more in {more}"
 
 
 def _matrix(matrix: Matrix) -> str:

@@ -66,10 +66,12 @@ def test_every_pair_of_languages_once(
         assert matrix.foreign.percent == pytest.approx(foreign, abs=1e-3)
         assert matrix.difference.percent == pytest.approx(own - foreign, abs=1e-3)
     rows = {(row.method, row.calibrated_on): row for row in document.rows}
-    divergences = [
-        sum(rows["auto", code].divergences[4 * place : 4 * place + 4]) / 4 for place, code in enumerate(CODES)
-    ]
-    assert document.summary[0].own_divergence == pytest.approx(np.mean(divergences), abs=1e-5)
+    lost = np.array([rows["auto", code].divergences for code in CODES]).reshape(3, 3, 4).mean(axis=2) * 1000
+    found = document.summary[0]
+    assert found.own_divergence.percent == pytest.approx(np.trace(lost) / 3, rel=1e-3)
+    assert found.foreign_divergence.percent == pytest.approx((lost.sum() - np.trace(lost)) / 6, rel=1e-3)
+    difference = np.trace(lost) / 3 - (lost.sum() - np.trace(lost)) / 6
+    assert found.divergence_difference.percent == pytest.approx(difference, rel=1e-3)
 
     monkeypatch.setattr(languages, "_row", lambda *_: pytest.fail("measured again"))
     assert languages.languages(out, setting).rows == document.rows
