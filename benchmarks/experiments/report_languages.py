@@ -119,15 +119,15 @@ def _cell(code: str, name: str, value: float | None) -> str:
 
 
 def figure(path: Path, out: Path) -> None:
-    """Error rates on own and foreign languages over bits, a panel a method."""
+    """Divergence on own and foreign languages over bits, a panel a method."""
     found = read_document(path, LanguagesDocument).summary
     panels = []
     for method in dict.fromkeys(one.method for one in found):
         mine = sorted((one for one in found if one.method == method), key=lambda one: one.bits)
         bits = tuple(one.bits for one in mine)
         lines = (
-            Line("own language", bits, tuple(one.own for one in mine)),
-            Line("other languages", bits, tuple(one.foreign for one in mine)),
+            Line("own language", bits, tuple(one.own_divergence for one in mine)),
+            Line("other languages", bits, tuple(one.foreign_divergence for one in mine)),
         )
-        panels.append(Panel(method, "bits a weight", "errors %", lines))
+        panels.append(Panel(method, "bits a weight", "divergence, mnat a frame", lines))
     draw(panels, out)
