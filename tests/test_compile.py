@@ -41,7 +41,7 @@ def test_a_bundle_does_not_appear_when_the_report_fails(
     def broken(*words: object) -> float:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(front, "average_bits", broken)
+    monkeypatch.setattr(front, "paper_bytes", broken)
     with pytest.raises(ZeroDivisionError):
         front.compile_bundle(request_)
     assert request_.out is not None
@@ -75,6 +75,21 @@ def test_a_plan_is_followed_and_calibrated_anew(
     followed = front.compile_bundle(replace(request_, plan=path, budget=None))
     assert followed.plan.sites[-1] == made.sites[-1]
     assert "ranges of 1 sites (lm_head first) are calibrated anew" in _told(caplog)[-1]
+
+
+def test_little_audio_is_told_where_weights_are_narrow(
+    request_: CompileRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    front.sweep(request_, [40_000, 10**6])
+    [told] = [line for line in _told(caplog) if "audio calibrate" in line]
+    assert "s of audio calibrate, little for fewer than 4 bits" in told
+    caplog.clear()
+    monkeypatch.setattr(front, "_LITTLE_SECONDS", 0.5)
+    front.compile_bundle(replace(request_, budget=40_000, out=tmp_path / "enough"))
+    assert not any("audio calibrate" in line for line in _told(caplog))
 
 
 @pytest.mark.parametrize("effort", ["quick", "max"])
