@@ -24,7 +24,8 @@ from bitvox.benchmarks.experiments.results import REPOSITORY, read_document, wri
 from bitvox.benchmarks.experiments.runtimes import RuntimesDocument
 from bitvox.benchmarks.experiments.speech import AN4
 from bitvox.benchmarks.experiments.supported import supported_table
-from bitvox.benchmarks.experiments.tables import table
+from bitvox.benchmarks.experiments.tables import percent, table
+from bitvox.benchmarks.experiments.variants import VariantDocument
 from bitvox.benchmarks.kernels.goals import check
 from bitvox.benchmarks.kernels.report import recorded
 from bitvox.benchmarks.resident.measure import LENGTHS
@@ -59,6 +60,8 @@ def blocks(results: Path) -> dict[str, str]:
         path = results / f"{name.replace('-', '_')}_test.json"
         if path.exists():
             parts.append(_head_to_head(name, read_document(path, HeadDocument)))
+    if (results / "clips_dev.json").exists():
+        parts.append(_clips(read_document(results / "clips_dev.json", VariantDocument)))
     if (results / "runtimes.json").exists():
         parts.append(_runtimes(read_document(results / "runtimes.json", RuntimesDocument)))
     if (results / "full_size.json").exists():
@@ -159,6 +162,21 @@ def _head_to_head(name: str, document: HeadDocument) -> str:
         f"{found[AN4]}, calibrated on {found['calibration']}; points of WER with 95 % intervals "
         "over speakers and draws; myQASR's order and calibration are those that do best "
         f"on these very recordings:\n\n{comparisons(document.summary)}"
+    )
+
+
+def _clips(document: VariantDocument) -> str:
+    """A line a number of whole recordings, the fewest first."""
+    found = [one for one in document.summary if one.study == "rounding" and one.name.isdecimal()]
+    lines = [
+        [one.name, f"{one.clip_seconds:.0f}", percent(one.words), percent(one.divergence)]
+        for one in sorted(found, key=lambda one: one.clip_seconds)
+    ]
+    return (
+        f"How much audio it takes: `auto` at {found[0].bits:g} bits (`bitvox reproduce clips`), "
+        f"{document.provenance.data[AN4]} of {AN4}, its weights rounded on fewer and on more recordings; "
+        "divergence of its output from full precision is in thousandths of a nat a frame:\n\n"
+        f"{table(['recordings', 'seconds', 'WER %', 'divergence'], lines)}"
     )
 
 
