@@ -39,7 +39,9 @@ def gaussian(bits: int) -> Grid:
     return levels
 
 
-def round_on(wanted: Tensor, hessian: Tensor, grid: Grid, group: int | None, sweeps: int) -> Tensor:
+def round_on(
+    wanted: Tensor, hessian: Tensor, grid: Grid, group: int | None, sweeps: int, damping: float
+) -> Tensor:
     """Weights [N, K] on a grid: GPTQ from some steps, then sweeps of coordinate descent and refitted steps.
 
     Args:
@@ -48,9 +50,10 @@ def round_on(wanted: Tensor, hessian: Tensor, grid: Grid, group: int | None, swe
         grid: The levels.
         group: Inputs that share a step; None is all.
         sweeps: Of coordinate descent.
+        damping: Of H, see `rows.ridge`.
     """
     size = wanted.shape[1] if group is None else min(group, wanted.shape[1])
-    elimination = Elimination.of(hessian)
+    elimination = Elimination.of(hessian, damping)
     steps = torch.cat(
         [
             _clipped(part, importance, grid).expand(part.shape)

@@ -53,8 +53,8 @@ BITS = (2, 3)
 SEED = 0
 _CALIBRATION_CLIPS = 42
 
-# Weights wanted [N, K], damped H [K, K], bits -> the weights that are stored.
-Rounded = Callable[[Tensor, Tensor, int], Tensor]
+# Weights wanted [N, K], H [K, K], its damping, bits -> the weights that are stored.
+Rounded = Callable[[Tensor, Tensor, float, int], Tensor]
 
 # Model, copy of it with rounded weights, inputs -> names of the parameters of the copy that were repaired.
 Repair = Callable[[SpeechModel, torch.nn.Module, Sequence[Inputs]], list[str]]
@@ -81,18 +81,20 @@ class Lever:
     note: str = ""
 
 
-def _as_compiled(wanted: Tensor, hessian: Tensor, bits: int) -> Tensor:
+def _as_compiled(wanted: Tensor, hessian: Tensor, damping: float, bits: int) -> Tensor:
     rows = Rows(wanted, torch.full((len(wanted),), float(bits)))
-    found = round_rows(rows, hessian, Elimination.of(hessian))
+    found = round_rows(rows, hessian, Elimination.of(hessian, damping))
     return found.codes * found.steps[:, None]
 
 
 def _on(make: Callable[[int], Grid], group: int | None = None, sweeps: int = 2) -> Rounded:
-    return lambda wanted, hessian, bits: round_on(wanted, hessian, make(bits), group, sweeps)
+    return lambda wanted, hessian, damping, bits: round_on(
+        wanted, hessian, make(bits), group, sweeps, damping
+    )
 
 
-def _turned(wanted: Tensor, hessian: Tensor, bits: int) -> Tensor:
-    return rotated(wanted, hessian, lambda rows, turned: _as_compiled(rows, turned, bits))
+def _turned(wanted: Tensor, hessian: Tensor, damping: float, bits: int) -> Tensor:
+    return rotated(wanted, hessian, lambda rows, turned: _as_compiled(rows, turned, damping, bits))
 
 
 LEVERS = (
@@ -197,8 +199,8 @@ def _stored(weight: Tensor, moments: InputMoments, drift: DriftMoments, lever: L
     found = []
     for number, part in enumerate(parts):
         hessian = moments.hessian(number)
-        missing = Elimination.of(hessian).divide(part @ drift.matrix(number))
-        found.append(lever.rounded(part + lever.strength * missing, hessian, bits))
+        missing = Elimination.of(hessian, moments.damping).divide(part @ drift.matrix(number))
+        found.append(lever.rounded(part + lever.strength * missing, hessian, moments.damping, bits))
     return torch.stack(found).reshape(weight.shape)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bitvox.compiler.passes import _rounding  # type: ignore[attr-defined]
-from bitvox.compiler.passes.rows import Rows, damped
+from bitvox.compiler.passes.rows import DAMPING, Rows, damped, ridge
 
 BLOCK = 128
 """Inputs that are rounded before what they lost is charged to all others at once."""
@@ -28,24 +28,26 @@ class Elimination:
     """H, damped and factored: computed once for all rows and steps that are tried.
 
     Attributes:
-        damped: H with its ridge [..., K, K].
+        ridge: What is added to the diagonal of H [...].
+        damped: H with it [..., K, K].
         order: Inputs in rising order of their power [..., K].
         factor: Upper Cholesky factor of it in that order [..., K, K]; what is below its diagonal means
             nothing.
     """
 
+    ridge: Tensor
     damped: Tensor
     order: Tensor
     factor: Tensor
 
     @classmethod
-    def of(cls, hessian: Tensor) -> Elimination:
-        """From H [..., K, K]."""
-        smooth = damped(hessian)
+    def of(cls, hessian: Tensor, damping: float = DAMPING) -> Elimination:
+        """From H [..., K, K] and the share of its mean diagonal that is the ridge."""
+        smooth = damped(hessian, damping)
         order = smooth.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, stable=True)
         # Whole rows first, as they lie in memory.
         ordered = columns(_rows(smooth, order), order)
-        return cls(smooth, order, _factored(ordered))
+        return cls(ridge(hessian, damping), smooth, order, _factored(ordered))
 
     def divide(self, values: Tensor) -> Tensor:
         """values times the inverse of the damped H, [..., rows, K]."""

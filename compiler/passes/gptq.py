@@ -21,7 +21,7 @@ from bitvox.compiler.passes.elimination import BLOCK, Elimination, batched, roun
 from bitvox.compiler.passes.input_moments import DriftMoments, InputMoments
 from bitvox.compiler.passes.plan import Rounding
 from bitvox.compiler.passes.quantizer import stored_steps
-from bitvox.compiler.passes.rows import Rows, clipped_steps, errors, ridge, widest_steps
+from bitvox.compiler.passes.rows import Rows, clipped_steps, errors, widest_steps
 
 _ROWS = 1024
 _SWEEPS = 2
@@ -127,7 +127,7 @@ def _best_found(rows: Rows, hessian: Tensor, elimination: Elimination, others: S
             tried = stored_steps(multiple * steps[..., coarse])
             best.offer(tried, round_gptq(part, tried, elimination), coarse)
     for _ in range(_SWEEPS):
-        best.descend(elimination.damped)
+        best.descend(elimination)
         best.refit()
     return RoundedRows(best.steps, best.codes, best.errors)
 
@@ -162,10 +162,11 @@ class Best:
         self.codes[..., part, :] = torch.where(better, codes, self.codes[..., part, :])
         self._slope[..., part, :] = torch.where(better, slope, self._slope[..., part, :])
 
-    def descend(self, smooth: Tensor) -> None:
+    def descend(self, elimination: Elimination) -> None:
         """Offer the codes after a sweep of `descend` in the damped H."""
-        slope = self._rows.lost(self.steps, self.codes).mul_(ridge(self._hessian)[..., None, None])
-        self.offer(self.steps, descend(self._rows, self.steps, self.codes, smooth, slope.add_(self._slope)))
+        slope = self._rows.lost(self.steps, self.codes).mul_(elimination.ridge[..., None, None])
+        slope.add_(self._slope)
+        self.offer(self.steps, descend(self._rows, self.steps, self.codes, elimination.damped, slope))
 
     def refit(self) -> None:
         """Take the step of each row that is best for its codes (least squares in H), exact in float16.
@@ -256,7 +257,7 @@ def round_group(
         rows = Rows(originals.repeat(1, len(widths), 1), bits)
         if rounding == "nearest":
             return round_nearest(rows, hessian)
-        elimination = Elimination.of(hessian)
+        elimination = Elimination.of(hessian, moments.damping)
         if moved is None:
             return round_rows(rows, hessian, elimination, None, within)
         wanted = compensated(originals, torch.stack(moved), elimination).repeat(1, len(widths), 1)

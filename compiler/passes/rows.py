@@ -10,7 +10,9 @@ from torch import Tensor
 
 from bitvox.compiler.passes.quantizer import stored_steps
 
-_DAMPING = 0.01
+DAMPING = 0.01
+"""Share of H's mean diagonal that is added to its diagonal at least: what makes it invertible."""
+
 _CLIPS = tuple(1.0 - 0.05 * step for step in range(15))
 
 
@@ -51,16 +53,16 @@ def errors(rows: Rows, steps: Tensor, codes: Tensor, hessian: Tensor) -> Tensor:
     return (lost @ hessian).mul_(lost).sum(dim=-1)
 
 
-def ridge(hessian: Tensor) -> Tensor:
-    """1 % of the mean diagonal of H, one number for each: what makes it invertible; of a dead input, 1."""
+def ridge(hessian: Tensor, damping: float = DAMPING) -> Tensor:
+    """That share of the mean diagonal of H, one number for each H; of a dead input, 1."""
     mean = hessian.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-    return torch.where(mean > 0, _DAMPING * mean, 1.0)
+    return torch.where(mean > 0, damping * mean, 1.0)
 
 
-def damped(hessian: Tensor) -> Tensor:
+def damped(hessian: Tensor, damping: float = DAMPING) -> Tensor:
     """H with its `ridge` added to the diagonal; a copy."""
     smooth = hessian.clone()
-    smooth.diagonal(dim1=-2, dim2=-1).add_(ridge(hessian)[..., None])
+    smooth.diagonal(dim1=-2, dim2=-1).add_(ridge(hessian, damping)[..., None])
     return smooth
 
 

@@ -14,7 +14,7 @@ from bitvox.benchmarks.experiments.repairs import corrected_biases, refitted_nor
 from bitvox.benchmarks.experiments.speech import draw_clips, read_split, stratified
 from bitvox.compiler.passes.elimination import Elimination
 from bitvox.compiler.passes.gptq import round_rows
-from bitvox.compiler.passes.rows import Rows
+from bitvox.compiler.passes.rows import DAMPING, Rows
 from support import tiny_context
 
 
@@ -36,9 +36,9 @@ def test_grids_have_their_levels_and_groups_their_steps() -> None:
     assert even(2).tolist() == [-2, -1, 0, 1]
     assert offset(2).tolist() == [-1.5, -0.5, 0.5, 1.5]
     assert gaussian(2).tolist() == pytest.approx([-1.51, -0.453, 0.453, 1.51], abs=0.01)  # Max 1960
-    whole = round_on(wanted, hessian, even(2), None, 2)
+    whole = round_on(wanted, hessian, even(2), None, 2, DAMPING)
     assert all(len(row.unique()) <= 4 for row in whole)
-    parts = round_on(wanted, hessian, even(2), 16, 2)
+    parts = round_on(wanted, hessian, even(2), 16, 2, DAMPING)
     assert all(len(part.unique()) <= 4 for row in parts for part in row.split(16))
     assert max(len(row.unique()) for row in parts) > 4
     assert _cost(parts, wanted, hessian) < _cost(whole, wanted, hessian)
@@ -46,7 +46,9 @@ def test_grids_have_their_levels_and_groups_their_steps() -> None:
 
 def test_sweeps_pay_and_the_even_grid_is_rounded_as_well_as_the_product_rounds_it() -> None:
     wanted, hessian = _problem()
-    found = [_cost(round_on(wanted, hessian, even(3), None, sweeps), wanted, hessian) for sweeps in (0, 2)]
+    found = [
+        _cost(round_on(wanted, hessian, even(3), None, sweeps, DAMPING), wanted, hessian) for sweeps in (0, 2)
+    ]
     assert found[1] < found[0]
     ours = round_rows(Rows(wanted, torch.full((12,), 3.0)), hessian, Elimination.of(hessian))
     assert found[1] < 1.1 * _cost(ours.codes * ours.steps[:, None], wanted, hessian)

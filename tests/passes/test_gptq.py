@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitvox.compiler.frontend.model import Site
 from bitvox.compiler.passes.elimination import Elimination, round_gptq
 from bitvox.compiler.passes.gptq import (
     STRENGTH,
@@ -16,9 +17,10 @@ from bitvox.compiler.passes.gptq import (
     round_nearest,
     round_rows,
 )
-from bitvox.compiler.passes.input_moments import gather_moments
+from bitvox.compiler.passes.input_moments import InputMoments, gather_moments
+from bitvox.compiler.passes.products import add_up
 from bitvox.compiler.passes.quantizer import quantise_weight, weight_steps
-from bitvox.compiler.passes.rows import Rows, clipped_steps, damped, errors
+from bitvox.compiler.passes.rows import DAMPING, Rows, clipped_steps, damped, errors
 from support import tiny_context
 
 
@@ -60,6 +62,24 @@ def test_it_halves_the_error_of_inputs_that_move_together_at_least() -> None:
         problem, hessian = _problem(3, 16, 96, bits)
         found, nearest = _rounded(problem, hessian), round_nearest(problem, hessian)
         assert found.errors.sum() < 0.5 * nearest.errors.sum()
+
+
+def test_what_few_frames_say_is_trusted_less_and_holds_better_on_others() -> None:
+    """Of frames that moments saw few of, the error on all others is what the damping is for."""
+    better = 0
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        mixing = torch.randn(96, 96, generator=generator) / torch.arange(1, 97).sqrt()
+        site = Site("l", "linear", (24, 96), "linear", "l", True)
+        moments = InputMoments(site)
+        add_up(moments.parts(torch.randn(1, 60, 96, generator=generator) @ mixing.T), 1)
+        rows = Rows(torch.randn(24, 96, generator=generator), torch.full((24,), 3.0))
+        hessian, everything = moments.hessian(0), mixing @ mixing.T
+        shares = DAMPING, moments.damping
+        found = [round_rows(rows, hessian, Elimination.of(hessian, share)) for share in shares]
+        on_others = [errors(rows, one.steps, one.codes, everything).sum() for one in found]
+        better += bool(on_others[1] < on_others[0])
+    assert better >= 9
 
 
 def test_independent_inputs_leave_gptq_nothing_to_make_good() -> None:

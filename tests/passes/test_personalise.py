@@ -17,6 +17,7 @@ from bitvox.compiler.passes.input_moments import gather_moments
 from bitvox.compiler.passes.measure_costs import MeasureCostsPass
 from bitvox.compiler.passes.personalise import PersonalisePass, personal_context
 from bitvox.compiler.passes.plan import QuantPlan
+from bitvox.compiler.passes.rows import DAMPING
 from bitvox.compiler.passes.sensitivity import MeasureSensitivityPass
 from bitvox.compiler.passes.start import start_plan
 from bitvox.store import FileStore
@@ -58,15 +59,15 @@ def test_the_ends_are_each_side_alone() -> None:
 
 
 def test_what_is_between_rounds_for_both() -> None:
-    """The drift is that of both sides: twice the same clips are the clips."""
+    """The drift is that of both sides: the same clips on both are those clips twice."""
     own = tiny_context()
     plan = _compensated(_plan(own))
     both = round_sites(personal_context(own, own.clips, 0.5), plan)
     other = round_sites(personal_context(own, GENERIC, 0.5), plan)
-    alone = round_sites(own, plan)
-    same = [torch.equal(both[name].codes, site.codes) for name, site in alone.items()]
+    twice = round_sites(dataclasses.replace(own, clips=own.clips * 2), plan)
+    same = [torch.equal(both[name].codes, site.codes) for name, site in twice.items()]
     assert sum(same) > 0.8 * len(same)  # sums in another order may tip a code
-    assert not all(torch.equal(other[name].codes, site.codes) for name, site in alone.items())
+    assert not all(torch.equal(other[name].codes, site.codes) for name, site in twice.items())
 
 
 def test_h_is_a_mean_of_the_two() -> None:
@@ -80,6 +81,9 @@ def test_h_is_a_mean_of_the_two() -> None:
         wanted = 0.75 * generic[name].hessian(0) + 0.25 * user[name].hessian(0)
         assert not torch.equal(user[name].hessian(0), generic[name].hessian(0))
         torch.testing.assert_close(moments.hessian(0), wanted)
+        # The variance of the mean: 1/16 of that of the user's and 9/16 of that of the generic clips.
+        ridges = [one.damping - DAMPING for one in (moments, user[name], generic[name])]
+        assert ridges[0] == pytest.approx(ridges[1] / 16 + ridges[2] * 9 / 16)
 
 
 def test_numbers_of_a_plan_lie_between_the_two() -> None:
