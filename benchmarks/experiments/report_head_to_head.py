@@ -126,7 +126,7 @@ def _measured(drawn: Sequence[HeadRow]) -> tuple[object, ...]:
         for found in ([row.words.rate for row in drawn], [row.difference for row in drawn])
     )
     spread = f"{fmean(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
-    change = f"{fmean(differences):+.1f} ({min(differences):+.1f} to {max(differences):+.1f})"
+    change = f"{fmean(differences):+z.1f} ({min(differences):+z.1f} to {max(differences):+z.1f})"
     return (len(drawn), size, bits, spread, change, divergence)
 
 
