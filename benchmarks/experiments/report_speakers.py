@@ -42,16 +42,16 @@ def section(path: Path) -> str:
             EXPLAINED,
             contrasts_table(against),
             *(one for one in verdicts if one),
-            *(_shares(shares) if shares else ()),
+            *(_shares(shares, document.provenance.data["generic"]) if shares else ()),
         ]
     )
 
 
-def _shares(found: list[Contrast]) -> list[str]:
+def _shares(found: list[Contrast], generic: str) -> list[str]:
     return [
         "### The user's share",
-        "Second moments (1 − share) H_generic + share H_user, H_generic from 60 s of training speakers; "
-        "against the generic ones alone:",
+        f"Second moments (1 − share) H_generic + share H_user, H_generic from {generic}; against the "
+        "generic ones alone:",
         contrasts_table(found),
         _shares_sentence(found),
     ]

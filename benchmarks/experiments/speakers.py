@@ -36,7 +36,7 @@ from bitvox.voice import read_voice
 
 SEED = 0
 DRAWS = 5
-SHARES = (0.25, 0.5, 0.75)
+SHARES = (0.25, 0.5)
 
 # Most speakers of each gender and age group, and most recordings of a half that judge.
 _SPEAKERS = {AN4: 7, SPEECHOCEAN: 3}
@@ -68,7 +68,7 @@ class Setting:
     judged: Mapping[str, int] | None = None
     arms: tuple[Arm, ...] = ARMS
     draws: int = DRAWS
-    generic_seconds: float = 60.0
+    generic_seconds: float = 240.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def speakers(
         models = list(_models(setting, bench.judged))
         keys = [bench.keys(model) for model in models]
         every = [key for some in keys for key in some]
+        data["generic"] = f"{setting.generic_seconds:g} s of training speakers"
         data["rows planned"] = str(len(every))
         found = provenance("speakers", arguments, setting.model, bench.voice.model.fingerprint, data)
         notebook = Notebook(out, SpeakersDocument, f"speakers_{setting.split}", found)
@@ -171,8 +172,6 @@ def _models(setting: Setting, judged: Mapping[str, Sequence[Person]]) -> Iterato
                             if donor is person:
                                 targets.append((other, 1 - half, source))
                     yield _Model(arm, corpus, ("own", person.speaker, half), 1.0, tuple(targets))
-    for arm in setting.arms:
-        for corpus, people in judged.items():
             for share in arm.shares:
                 for person, half, _ in _everyone(people, "own"):
                     target: tuple[Person, int, Source] = (person, 1 - half, "own")

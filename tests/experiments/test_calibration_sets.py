@@ -128,6 +128,7 @@ def test_speakers(
     assert ("own share 0.5, 0.3 s", "generic", "all") in told
     page = report_speakers.section(out)
     assert "The user's own voice against mix" in page
+    assert "H_generic from 0.5 s of training speakers; against" in page
     report_speakers.figure(out, tmp_path / "speakers.svg")
 
     kept = document.model_copy(update={"rows": document.rows[:-1]})
