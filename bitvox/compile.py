@@ -26,8 +26,8 @@ from bitvox.sizes import format_size
 from bitvox.store import default_store
 from bitvox.voice import Voice, read_voice
 
-# Below them rounding fits the recordings more than the voice: at 2.5 bits 11 s of AN4 leave 2.7 times the
-# divergence on other speakers that 90 s do, and 43 s a third more (`bitvox reproduce clips`).
+# Below them rounding fits the recordings more than the voice: at 2.5 bits 11 s of AN4 leave twice the
+# divergence on other speakers that 90 s do, and 43 s a fifth more (`bitvox reproduce clips`).
 _LITTLE_SECONDS, _NARROW_BITS = 45.0, 4.0
 
 
