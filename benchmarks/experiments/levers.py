@@ -187,11 +187,19 @@ def _row(judge: Judge, base: CompileRequest, key: str, lever: Lever, bits: int) 
     put_weights(module, {name: changed.get_parameter(f"{name}.weight").detach() for name in names})
     if lever.repair is not None:
         inputs = [context.model.inputs(samples) for samples in context.clips]
-        with torch.no_grad():
-            for name in lever.repair(context.model, changed, inputs):
-                module.get_parameter(name).copy_(changed.get_parameter(name))
+        _take_over(module, changed, lever.repair(context.model, changed, inputs))
     row = {"key": key, "lever": lever.name, "note": lever.note, "method": "uniform", "bits": float(bits)}
     return judge.scored(LeverRow, module, bytes=plan.total_bytes + extra, **row)
+
+
+def _take_over(module: torch.nn.Module, changed: torch.nn.Module, names: Sequence[str]) -> None:
+    """Give a module those parameters of another, which in sites of a quantised one are buffers."""
+    for name in names:
+        owner, _, leaf = name.rpartition(".")
+        place, value = module.get_submodule(owner), changed.get_parameter(name)
+        setattr(
+            place, leaf, value if isinstance(getattr(place, leaf), torch.nn.Parameter) else value.detach()
+        )
 
 
 def _stored(weight: Tensor, moments: InputMoments, drift: DriftMoments, lever: Lever, bits: int) -> Tensor:
