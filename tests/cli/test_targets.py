@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 from command_line import Captured, document, one_line
+from operator_libraries import unbuilt_executorch, unbuilt_onnxruntime
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
+if missing := unbuilt_onnxruntime() or unbuilt_executorch():
+    pytest.skip(missing, allow_module_level=True)
 
 from bitvox.cli import run
 from bitvox.exporters.manifest import MANIFEST_NAME, Manifest
@@ -24,8 +27,6 @@ LIBRARIES = {
     "BITVOX_ONNXRUNTIME_LIBRARY": onnxruntime_library.library_path(),
     "BITVOX_EXECUTORCH_LIBRARY": executorch_library.library_path(),
 }
-if unbuilt := [path for path in LIBRARIES.values() if not path.is_file()]:
-    pytest.skip(f"{unbuilt[0]} is not built (make setup)", allow_module_level=True)
 
 WAYS = {
     "onnx packed": ("--target", "onnx", "--kernels", "packed"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import whisper_checkpoint
 from encoder_decoders import DECODERS, clip, write_voice
+from operator_libraries import unbuilt_executorch
 from typer.testing import CliRunner
 
 from bitvox.cli import app
@@ -22,14 +23,13 @@ from bitvox.compiler.passes.start import start_plan
 from bitvox.exporters.runner import open_session
 from bitvox.progress import no_progress
 from bitvox.request import CompileRequest
-from bitvox.runtime_kernels.adapters.executorch import library
 from bitvox.store import default_store
 from bitvox.voice import read_voice
 from support import PackedCosts, run
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
-if not library.library_path().is_file():
-    pytest.skip(f"{library.library_path()} is not built (make setup)", allow_module_level=True)
+if missing := unbuilt_executorch():
+    pytest.skip(missing, allow_module_level=True)
 
 from bitvox.exporters.executorch import exporter
 from bitvox.exporters.executorch.audit import DELEGATE, TIED_KERNEL

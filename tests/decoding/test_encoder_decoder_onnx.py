@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from encoder_decoders import DECODERS, TinyDecoder, clip
+from operator_libraries import require_onnxruntime
 
 from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.graph_decoder import GraphDecoder
@@ -25,7 +26,6 @@ from bitvox.exporters.onnx.build import write_model
 from bitvox.exporters.onnx.exporter import prove
 from bitvox.exporters.onnx.session import open_session
 from bitvox.exporters.onnx.skeleton import build_skeleton
-from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 from support import PackedCosts
 
 RATE = 16_000
@@ -155,10 +155,10 @@ def test_every_width_agrees_at_every_site(
         assert modes == {"dynamic"}
 
 
-@pytest.mark.skipif(not library_path().is_file(), reason="the operator library was not built")
 def test_packed_kernels_agree_at_every_site_and_look_up_the_weight_that_they_multiply(
     tmp_path: Path, model: SpeechModel, skeleton: bytes
 ) -> None:
+    require_onnxruntime()
     for bits in WIDTHS:
         plan = plan_at(model, bits, "static", "packed")
         packed = lower(model, plan)

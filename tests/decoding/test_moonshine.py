@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from encoder_decoders import RATE, clip
 from moonshine_checkpoint import MOST_TOKENS, write_checkpoint
+from operator_libraries import require_onnxruntime
 from pydantic import TypeAdapter
 from transformers import PreTrainedTokenizerFast
 
@@ -18,7 +19,6 @@ from bitvox.compiler.frontend.decoding import DecodingOptions
 from bitvox.compiler.frontend.loading import load_model
 from bitvox.compiler.frontend.processor import AnyProcessor
 from bitvox.errors import InputError
-from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 from support import run
 
 
@@ -90,8 +90,8 @@ def test_a_missing_file_is_named(checkpoint: Path, tmp_path: Path, missing: str,
         load_model(folder)
 
 
-@pytest.mark.skipif(not library_path().is_file(), reason="the operator library was not built")
 def test_it_goes_the_whole_road(tmp_path: Path) -> None:
+    require_onnxruntime()
     voice, bundle = tmp_path / "voice", tmp_path / "bundle"
     voice.mkdir()
     for seed in range(4):

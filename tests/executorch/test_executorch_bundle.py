@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from operator_libraries import unbuilt_executorch
 
 import bitvox
 from bitvox.compiler.frontend.model import SpeechModel
@@ -19,8 +20,8 @@ from bitvox.exporters.runner import open_session
 from bitvox.runtime_kernels.adapters.executorch import library
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
-if not library.library_path().is_file():
-    pytest.skip(f"{library.library_path()} is not built (make setup)", allow_module_level=True)
+if missing := unbuilt_executorch():
+    pytest.skip(missing, allow_module_level=True)
 
 from executorch.exir._serialize._program import serialize_pte_binary
 from executorch.exir.schema import Double, Int, String

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from operator_libraries import unbuilt_executorch
 
 from bitvox.compiler.frontend.model import SpeechModel
 from bitvox.compiler.frontend.session import run_model
@@ -19,13 +20,12 @@ from bitvox.compiler.passes.plan import WIDTHS, Activations, Kernels, QuantPlan
 from bitvox.compiler.passes.quantizer import quantise_module
 from bitvox.compiler.passes.start import start_plan
 from bitvox.exporters.runner import open_session
-from bitvox.runtime_kernels.adapters.executorch import library
 from support import PackedCosts, noise_clips
 from tiny_families import WALKED, tiny_family
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
-if not library.library_path().is_file():
-    pytest.skip(f"{library.library_path()} is not built (make setup)", allow_module_level=True)
+if missing := unbuilt_executorch():
+    pytest.skip(missing, allow_module_level=True)
 
 from bitvox.compiler.frontend.trace import trace
 from bitvox.exporters.executorch import exporter

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from operator_libraries import unbuilt_executorch
 
 from bitvox.runtime_kernels import pack, reference
 from bitvox.runtime_kernels.adapters.executorch import library
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
-if not library.library_path().is_file():
-    pytest.skip(f"{library.library_path()} is not built (make setup)", allow_module_level=True)
+if missing := unbuilt_executorch():
+    pytest.skip(missing, allow_module_level=True)
 
 from bitvox.exporters.executorch.quiet import quiet
 from bitvox.runtime_kernels.adapters.executorch import operators  # noqa: F401 - registers them

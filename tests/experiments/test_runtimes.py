@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from operator_libraries import unbuilt_executorch, unbuilt_onnxruntime
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
+if missing := unbuilt_onnxruntime() or unbuilt_executorch():
+    pytest.skip(missing, allow_module_level=True)
 
 from bitvox.benchmarks.experiments import report_runtimes, runtimes
 from bitvox.benchmarks.experiments.speech import draw_clips, read_split
-from bitvox.runtime_kernels.adapters.executorch.library import library_path as executorch_library
-from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path as onnxruntime_library
-
-if unbuilt := [path for path in (onnxruntime_library(), executorch_library()) if not path.is_file()]:
-    pytest.skip(f"{unbuilt[0]} is not built (make setup)", allow_module_level=True)
 
 
 def test_runtimes_share_budgets_and_write_the_same_from_the_same_integers(

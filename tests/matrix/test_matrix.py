@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from operator_libraries import unbuilt_executorch, unbuilt_onnxruntime
 
 import emulation
-from bitvox.runtime_kernels.adapters.executorch.library import library_path as executorch_library
-from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path as onnxruntime_library
+from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 from layers import FloatArray
 
 pytest.importorskip("executorch", reason="the extra 'executorch' is not installed")
-if unbuilt := [path for path in (onnxruntime_library(), executorch_library()) if not path.is_file()]:
-    pytest.skip(f"{unbuilt[0]} is not built (make setup)", allow_module_level=True)
+if missing := unbuilt_onnxruntime() or unbuilt_executorch():
+    pytest.skip(missing, allow_module_level=True)
 
 from cases import CASES, Case
 
@@ -62,7 +62,7 @@ def test_every_target_computes_what_the_specification_says(outputs: Outputs, cas
 
 
 def run_onnx_here(files: Mapping[Case, Path]) -> Outputs:
-    script = [sys.executable, HERE / "run_onnx.py", onnxruntime_library()]
+    script = [sys.executable, HERE / "run_onnx.py", library_path()]
     subprocess.run([*script, *of("onnx", files).values()], check=True, capture_output=True)
     return read_onnx(files)
 

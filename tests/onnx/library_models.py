@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 from layers import Layer
 
-_FETCHED = Path(__file__).parents[2] / "build" / "onnxruntime-headers" / "include"
-
 FloatArray = npt.NDArray[np.float32]
-
-
-def require_library() -> None:
-    """Skip where the library could not be built; fail where it should have been."""
-    if library_path().is_file():
-        return
-    if "ONNXRUNTIME_INCLUDE_DIR" in os.environ or _FETCHED.is_dir():
-        pytest.fail(f"{library_path()}: not built although there are headers; see the output of pip install")
-    pytest.skip(
-        "operator library not built: no ONNX Runtime headers "
-        "(run runtime_kernels/adapters/onnxruntime/fetch_headers.sh, then install bitvox again)"
-    )
 
 
 def layer_node(layer: Layer, **changes: Any) -> onnx.NodeProto:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from operator_libraries import require_onnxruntime
 
 from bitvox.compiler.frontend.session import run_model
 from bitvox.compiler.lowering.packed import full_precision, lower
@@ -18,7 +19,6 @@ from bitvox.exporters.onnx.build import write_model
 from bitvox.exporters.onnx.exporter import prove
 from bitvox.exporters.onnx.session import open_session
 from bitvox.exporters.onnx.skeleton import build_skeleton
-from bitvox.runtime_kernels.adapters.onnxruntime.library import library_path
 from support import PackedCosts, noise_clips
 from tiny_families import WALKED, tiny_family
 
@@ -74,9 +74,9 @@ def test_every_width_agrees_at_every_site(tmp_path: Path, name: str, activations
         assert set(integer) == linear if activations == "dynamic" else len(integer) >= len(model.sites) - 1
 
 
-@pytest.mark.skipif(not library_path().is_file(), reason="the operator library was not built")
 @pytest.mark.parametrize("name", WALKED)
 def test_packed_kernels_agree_at_every_width_and_site(tmp_path: Path, name: str) -> None:
+    require_onnxruntime()
     model = tiny_family(name)
     for bits in WIDTHS:
         plan = plan_at(name, bits, "dynamic" if bits % 2 else "static", "packed")

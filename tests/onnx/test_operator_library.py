@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from library_models import layer_node, require_library, save_graph, save_model
+from library_models import layer_node, save_graph, save_model
 from onnx import TensorProto, helper
+from operator_libraries import require_onnxruntime
 
 from bitvox import session_options
 from bitvox.compiler.passes.quantizer import RUN_FRAMES
@@ -23,7 +24,7 @@ from layers import KINDS, Layer, random_input, random_layer
 
 @pytest.fixture(autouse=True)
 def library() -> None:
-    require_library()
+    require_onnxruntime()
 
 
 def open_model(path: Path, num_threads: int = 1) -> onnxruntime.InferenceSession:

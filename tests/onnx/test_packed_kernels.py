@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
-from library_models import require_library
+from operator_libraries import require_onnxruntime
 from typer.testing import CliRunner
 
 from bitvox.cli import app
@@ -36,7 +36,7 @@ from support import PackedCosts, noise_clips, tiny_model, write_tiny_checkpoint
 
 @pytest.fixture(autouse=True)
 def library() -> None:
-    require_library()
+    require_onnxruntime()
 
 
 @functools.cache
