@@ -28,10 +28,10 @@ from bitvox.benchmarks.dataset import Dataset, Utterance, clusters
 from bitvox.benchmarks.experiments.draws import PERCENT, Values, mean_rate
 from bitvox.benchmarks.experiments.experiment import Options, Split
 from bitvox.benchmarks.experiments.judge import Judge, JudgedRow
+from bitvox.benchmarks.experiments.offsets import at_offsets
 from bitvox.benchmarks.experiments.other_tools import TOOLS, Tool
 from bitvox.benchmarks.experiments.provenance import provenance
 from bitvox.benchmarks.experiments.results import Document, Notebook, Rate, Schema, cell_key
-from bitvox.benchmarks.experiments.shifts import shifted
 from bitvox.benchmarks.experiments.speech import (
     AN4,
     described,
@@ -338,7 +338,7 @@ def measure_offsets(options: Options, progress: Progress) -> HeadDocument:
     """`bitvox reproduce head-to-head-offsets`."""
     setting = _minutes(options)
     with tempfile.TemporaryDirectory() as scratch:
-        judged = shifted(setting.judged, OFFSETS, _FRAME, _RATE, Path(scratch))
+        judged = at_offsets(setting.judged, OFFSETS, _FRAME, _RATE, Path(scratch))
         setting = replace(
             setting,
             judged=judged,

@@ -19,8 +19,8 @@ _COLLAPSE, _WHOLE, _HALVED, _BYTES = 5.0, 4.0, HALVED, 0.75
 _STUDIES = {
     "_minutes": (", ten minutes of audio", ""),
     "_offsets": (
-        ", ten minutes of audio, every recording at eight offsets",
-        f" Every recording is judged {OFFSETS} times, each time an eighth of a frame later, full precision "
+        f", ten minutes of audio, every recording at {OFFSETS} offsets",
+        f" Every recording is judged {OFFSETS} times, each time 1/{OFFSETS} of a frame later, full precision "
         "too: which of two close letters is written changes with where frames begin, and its mean tells "
         "smaller differences. Speakers are resampled as before, with all their recordings.",
     ),
@@ -126,7 +126,7 @@ def _measured(drawn: Sequence[HeadRow]) -> tuple[object, ...]:
         for found in ([row.words.rate for row in drawn], [row.difference for row in drawn])
     )
     spread = f"{fmean(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
-    change = f"{fmean(differences):+z.1f} ({min(differences):+z.1f} to {max(differences):+z.1f})"
+    change = f"{fmean(differences):+.1f} ({min(differences):+.1f} to {max(differences):+.1f})"
     return (len(drawn), size, bits, spread, change, divergence)
 
 

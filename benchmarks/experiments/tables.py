@@ -24,7 +24,7 @@ def points(rate: Rate) -> str:
     """A difference in points, with its sign: `+1.2 [-0.3, +2.7]`."""
     if rate.percent is None:
         return "–"
-    return f"{rate.percent:+z.1f} [{rate.low:+z.1f}, {rate.high:+z.1f}]"
+    return f"{rate.percent:+.1f} [{rate.low:+.1f}, {rate.high:+.1f}]"
 
 
 def excludes_zero(rate: Rate) -> bool:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bitvox.benchmarks.experiments import head_to_head, report_head_to_head
+from bitvox.benchmarks.experiments.offsets import at_offsets
 from bitvox.benchmarks.experiments.other_tools import TOOLS, half_quadratic, nearest_with_offset
 from bitvox.benchmarks.experiments.results import read_document
-from bitvox.benchmarks.experiments.shifts import shifted
 from bitvox.benchmarks.experiments.speech import draw_clips, read_split, stratified
 from bitvox.compiler.frontend.audio import read_clip
 
@@ -98,7 +98,7 @@ def test_a_comparison_takes_the_best_variant_over_all_draws(setting: head_to_hea
 def test_recordings_at_offsets_say_the_same_a_little_later(
     tmp_path: Path, setting: head_to_head.Setting
 ) -> None:
-    found = shifted(setting.judged, 4, 320, 16_000, tmp_path).utterances
+    found = at_offsets(setting.judged, 4, 320, 16_000, tmp_path).utterances
     for place, utterance in enumerate(setting.judged.utterances):
         copies = found[4 * place : 4 * place + 4]
         samples = read_clip(utterance.path, 16_000).samples

@@ -126,4 +126,4 @@ def test_the_factor_gives_the_matrix_back_and_dividing_undoes_a_product(inputs: 
     found = torch.stack([(one.mT @ one)[to][:, to] for one, to in zip(factor, back, strict=True)])
     assert torch.allclose(found, damped(hessian), atol=1e-4)
     values = torch.randn(2, 7, inputs, generator=generator)
-    assert torch.allclose(elimination.divide(values @ damped(hessian)), values, atol=1e-2)
+    assert torch.allclose(elimination.divide(values @ damped(hessian)), values, atol=1e-3)

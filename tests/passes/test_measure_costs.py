@@ -6,7 +6,7 @@ from statistics import median
 import pytest
 import torch
 
-from bitvox.compiler.passes import measure_costs
+from bitvox.compiler.passes import input_moments, measure_costs
 from bitvox.compiler.passes.allocate import bytes_at_width
 from bitvox.compiler.passes.allocate_exact import AllocateExactPass
 from bitvox.compiler.passes.base import PassContext, Sequential
@@ -146,20 +146,33 @@ def test_costs_of_other_widths_stay_off_the_device() -> None:
     assert not any("costs" in site for site in document["sites"])
 
 
-def test_a_sample_of_channels_tells_relative_errors_nearly() -> None:
+def test_a_sample_of_channels_tells_relative_errors_nearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the tiny clips H would be mostly ridge, which hides how the channels differ.
+    monkeypatch.setattr(input_moments, "_FEW_FRAMES", 0.0)
     context, plan = tiny_context(), _start()
     units = units_of(context, plan, "true")
     every = round_all(context, plan, units)
-    some = round_all(context, plan, units, (2, 3, 4, 5), sample=12)
+    some = round_all(context, plan, units, (2, 3, 4, 5), sample=8)
     weights = [sum(c.numel() for r in found.values() for c in r.at[2].codes) for found in (some, every)]
-    assert weights[0] < 0.5 * weights[1]
-    ratios: list[float] = []
+    assert weights[0] < 0.8 * weights[1]
     for name, one in every.items():
         full, sampled = one.relative_errors(), some[name].relative_errors()
         assert set(sampled) == set(full)
-        ratios += [sampled[width] / full[width] for width in (2, 3, 4, 5)]
+        for width in (2, 3, 4, 5):
+            assert 0.5 < sampled[width] / full[width] < 2
         assert sampled[7] == sampled[5] / 16
-    assert min(ratios) > 0.5 and max(ratios) < 2
+
+
+def test_with_the_ridge_of_few_frames_a_sample_tells_them_in_the_middle() -> None:
+    context, plan = tiny_context(), _start()
+    units = units_of(context, plan, "true")
+    every = round_all(context, plan, units)
+    some = round_all(context, plan, units, (2, 3, 4, 5), sample=8)
+    ratios = [
+        some[name].relative_errors()[width] / one.relative_errors()[width]
+        for name, one in every.items()
+        for width in (2, 3, 4, 5)
+    ]
     assert median(ratios) == pytest.approx(1, abs=0.1)
 
 

@@ -15,7 +15,7 @@ from bitvox.benchmarks.dataset import Dataset, Utterance
 from bitvox.compiler.frontend.audio import read_clip
 
 
-def shifted(dataset: Dataset, count: int, frame: int, rate: int, folder: Path) -> Dataset:
+def at_offsets(dataset: Dataset, count: int, frame: int, rate: int, folder: Path) -> Dataset:
     """Every recording `count` times, each `frame / count` samples later than the one before.
 
     What comes before a recording is its own beginning, mirrored: the room goes on, and no silence is added.
